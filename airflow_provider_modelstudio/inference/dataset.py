@@ -1,0 +1,396 @@
+"""Parquet in, Parquet out. The only file that opens Parquet.
+
+Reading streams: memory depends on the window, not on the file, the row group or the dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import InputChangedError, InputError
+from .plan import InputFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from fsspec import AbstractFileSystem
+
+__all__ = ["PartReader", "PartWriter", "Source", "open_source"]
+
+WINDOW_ROWS = 2048
+"""Rows of a window, and of an output row group: 8 MiB of vectors at 1,024 float32."""
+WINDOW_BYTES = 32 * 1024 * 1024
+"""A window of wide rows is cut earlier."""
+READ_ROWS = 256
+"""Rows decoded at a time: a small damaged or hostile file must not become gigabytes in one step."""
+READ_BUFFER = 1024 * 1024
+"""Bytes read at a time from each column of a file."""
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_GLOB = "*?["
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Parquet files with one schema, in a fixed order."""
+
+    filesystem: AbstractFileSystem
+    files: tuple[InputFile, ...]
+    schema: pa.Schema
+
+    def windows(
+        self, ranges: Sequence[tuple[int, int]], columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Read row ranges in order, as ``(first row, rows)``.
+
+        :param ranges: ascending, disjoint ``(start, end)`` of global row numbers; no window crosses a range.
+        :param columns: top-level columns to read; ``None`` reads all.
+        """
+        names = self.schema.names if columns is None else [name for name in self.schema.names if name in set(columns)]
+        schema = pa.schema([self.schema.field(name) for name in names], metadata=self.schema.metadata)
+        cutter = _WindowCutter(list(ranges), schema)
+        first = 0
+        for file in self.files:
+            last = first + file.rows
+            if any(start < last and end > first for start, end in ranges):
+                for at, batch in self._read(file, first, ranges, names):
+                    yield from cutter.cut(at, _conform(batch, schema, file))
+            first = last
+        yield from cutter.rest()
+
+    def check_unchanged(self) -> None:
+        """Raise :class:`~.errors.InputChangedError` when a file is not what the plan pinned."""
+        for file in self.files:
+            try:
+                size, stamp = _stamp(self.filesystem, file.path)
+            except FileNotFoundError as error:
+                raise InputChangedError(f"{file.path} was removed while the task was reading it") from error
+            if (size, stamp) != (file.size, file.stamp):
+                raise InputChangedError(
+                    f"{file.path} was changed while the task was reading it; "
+                    "the next try plans anew, and asks only for rows it has no answer for"
+                )
+
+    def _read(
+        self, file: InputFile, first: int, ranges: Sequence[tuple[int, int]], names: Sequence[str]
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches of the row groups that overlap a range, with the global number of their first row."""
+        groups, starts, at = [], [], first
+        for index, rows in enumerate(file.row_groups):
+            if any(start < at + rows and end > at for start, end in ranges):
+                groups.append(index)
+                starts.append(at)
+            at += rows
+        with _opened(self.filesystem, file) as parquet:
+            present = [name for name in names if name in parquet.schema_arrow.names]
+            for index, start in zip(groups, starts, strict=True):
+                at = start
+                try:
+                    for batch in parquet.iter_batches(batch_size=READ_ROWS, row_groups=[index], columns=present):
+                        yield at, batch
+                        at += batch.num_rows
+                except (pa.ArrowException, OSError) as error:
+                    raise InputError(
+                        f"{file.path}, row group {index}: cannot be read ({_first_line(error)}); "
+                        "the file is damaged or not Parquet"
+                    ) from error
+
+
+class _WindowCutter:
+    """Cuts a stream of batches into windows that keep to the ranges and the size limits."""
+
+    def __init__(self, ranges: list[tuple[int, int]], schema: pa.Schema) -> None:
+        self._ranges = ranges
+        self._schema = schema
+        self._held: list[pa.RecordBatch] = []
+        self._first = 0
+        self._rows = 0
+        self._bytes = 0
+
+    def cut(self, at: int, batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+        end = at + batch.num_rows
+        while self._ranges and self._ranges[0][0] < end:
+            start, stop = self._ranges[0]
+            low, high = max(at, start), min(end, stop)
+            while low < high:
+                if not self._rows:
+                    self._first = low
+                take = min(high - low, WINDOW_ROWS - self._rows)
+                piece = batch.slice(low - at, take)
+                self._held.append(piece)
+                self._rows += take
+                self._bytes += piece.nbytes
+                low += take
+                if self._rows >= WINDOW_ROWS or self._bytes >= WINDOW_BYTES:
+                    yield from self.rest()
+            if stop > end:
+                return
+            yield from self.rest()
+            self._ranges.pop(0)
+
+    def rest(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        if self._rows:
+            yield self._first, _concat(self._held)
+            self._held, self._rows, self._bytes = [], 0, 0
+
+
+def _concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def open_source(filesystem: AbstractFileSystem, location: str, *, exclude: Sequence[str] = ()) -> Source:
+    """List the files of a source and read their footers.
+
+    :param location: a file, a folder (read recursively, Hive partitions become columns) or a glob.
+    :param exclude: folders that belong to us and are never read.
+    """
+    paths, root = _list(filesystem, location)
+    fenced = tuple(folder.rstrip("/") + "/" for folder in exclude)
+    paths = [path for path in paths if not path.startswith(fenced)] if fenced else paths
+    if not paths:
+        raise InputError(f"{location}: no Parquet file here; source takes a file, a folder or a glob")
+    with ThreadPoolExecutor(16, thread_name_prefix="footers") as pool:
+        footers = list(pool.map(lambda path: _footer(filesystem, path, root), paths))
+    files = tuple(file for file, _ in footers)
+    return Source(filesystem, files, _unify(footers))
+
+
+def _list(filesystem: AbstractFileSystem, location: str) -> tuple[list[str], str]:
+    if any(sign in posixpath.basename(location) or sign in posixpath.dirname(location) for sign in _GLOB):
+        root = location[: min(location.index(sign) for sign in _GLOB if sign in location)].rpartition("/")[0]
+        return sorted(path for path in filesystem.glob(location) if filesystem.isfile(path)), root
+    if filesystem.isfile(location):
+        return [location], posixpath.dirname(location)
+    if not filesystem.exists(location):
+        raise InputError(f"{location}: no such file or folder")
+    root = location.rstrip("/")
+    found = []
+    for path in filesystem.find(root):
+        below = path[len(root) :].lstrip("/")
+        hidden = any(step.startswith((".", "_")) for step in below.split("/"))
+        if not hidden and path.endswith((".parquet", ".parq", ".pq")):
+            found.append(path)
+    return sorted(found), root
+
+
+def _footer(filesystem: AbstractFileSystem, path: str, root: str) -> tuple[InputFile, pa.Schema]:
+    try:
+        size, stamp = _stamp(filesystem, path)
+        with filesystem.open(path, "rb") as handle:
+            parquet = pq.ParquetFile(handle)
+            metadata, schema = parquet.metadata, parquet.schema_arrow
+            groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+    partition = _partition(path.removeprefix(root))
+    for name, _ in partition:
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.string()))
+    return InputFile(path=path, size=size, stamp=stamp, row_groups=groups, partition=partition), schema
+
+
+def _partition(below: str) -> tuple[tuple[str, str | None], ...]:
+    """Hive partition keys in a path; values stay text, decoded once."""
+    keys = []
+    for step in below.split("/")[:-1]:
+        name, equals, value = step.partition("=")
+        if equals and name:
+            keys.append((unquote(name), None if value == _NULL_PARTITION else unquote(value)))
+    return tuple(keys)
+
+
+def _unify(footers: Sequence[tuple[InputFile, pa.Schema]]) -> pa.Schema:
+    unified = footers[0][1]
+    for file, schema in footers[1:]:
+        if schema.equals(unified):
+            continue
+        try:
+            unified = pa.unify_schemas([unified, schema], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            names = [
+                f"{field.name}: {unified.field(field.name).type} elsewhere, {field.type} here"
+                for field in schema
+                if field.name in unified.names and unified.field(field.name).type != field.type
+            ]
+            raise InputError(
+                f"{file.path}: columns do not fit the other files ({'; '.join(names) or _first_line(error)})"
+            ) from error
+    return unified
+
+
+def _conform(batch: pa.RecordBatch, schema: pa.Schema, file: InputFile) -> pa.RecordBatch:
+    """Give a batch of one file the schema of the dataset."""
+    if batch.schema.equals(schema):
+        return batch
+    partition = dict(file.partition)
+    columns = []
+    for field in schema:
+        if field.name in batch.schema.names:
+            column = batch.column(field.name)
+            columns.append(column if column.type == field.type else column.cast(field.type))
+        elif field.name in partition:
+            columns.append(pa.repeat(pa.scalar(partition[field.name], field.type), batch.num_rows))
+        else:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _opened(filesystem: AbstractFileSystem, file: InputFile) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(
+            filesystem.open(file.path, "rb"),
+            buffer_size=READ_BUFFER,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
+    except FileNotFoundError as error:
+        raise InputChangedError(f"{file.path} was removed while the task was reading it") from error
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file.path}: not a readable Parquet file ({_first_line(error)})") from error
+
+
+def _stamp(filesystem: AbstractFileSystem, path: str) -> tuple[int, str]:
+    info = filesystem.info(path)
+    for name in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated"):
+        if info.get(name) is not None:
+            return int(info["size"]), str(info[name])
+    return int(info["size"]), ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+class PartWriter:
+    """Writes one output file on local disk, row group by row group.
+
+    Vectors are stored plain and uncompressed, everything else with zstd; pages carry checksums.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, answers: Sequence[str]) -> None:
+        """:param answers: columns that hold answers; they do not compress and need no statistics."""
+        self.path = path
+        self.rows = 0
+        self._sink = _HashingFile(path)
+        leaves = _leaves(schema)
+        dense = [leaf for leaf, top, kind in leaves if top in answers and pa.types.is_floating(kind)]
+        plain = [leaf for leaf, top, _ in leaves if top not in answers]
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            schema,
+            compression={leaf: "none" if leaf in dense else "zstd" for leaf, _, _ in leaves},
+            compression_level={leaf: 1 for leaf, _, _ in leaves if leaf not in dense},
+            use_dictionary=plain,
+            write_statistics=plain,
+            write_page_checksum=True,
+            store_schema=True,
+        )
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append one row group."""
+        self._writer.write_batch(batch, row_group_size=max(batch.num_rows, 1))
+        self.rows += batch.num_rows
+
+    def close(self) -> tuple[str, int]:
+        """Finish the file; returns the sha256 of its content and its size in bytes."""
+        self._writer.close()
+        self._sink.close()
+        return self._sink.sha256.hexdigest(), self._sink.size
+
+    def discard(self) -> None:
+        """Drop the file."""
+        self._writer.close()
+        self._sink.close()
+        self.path.unlink(missing_ok=True)
+
+
+class _HashingFile:
+    """A file that knows the digest of what was written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content)
+        self.sha256.update(view)
+        self.size += view.nbytes
+        return self._file.write(view)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _leaves(schema: pa.Schema) -> list[tuple[str, str, pa.DataType]]:
+    """Parquet's leaf columns: dotted path, top-level name, Arrow type of the leaf."""
+    leaves: list[tuple[str, str, pa.DataType]] = []
+
+    def walk(kind: pa.DataType, path: str, top: str) -> None:
+        if pa.types.is_map(kind):
+            walk(kind.key_type, f"{path}.key_value.key", top)
+            walk(kind.item_type, f"{path}.key_value.value", top)
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            walk(kind.value_type, f"{path}.list.element", top)
+        elif pa.types.is_struct(kind):
+            for i in range(kind.num_fields):
+                walk(kind.field(i).type, f"{path}.{kind.field(i).name}", top)
+        else:
+            leaves.append((path, top, kind))
+
+    for field in schema:
+        walk(field.type, field.name, field.name)
+    return leaves
+
+
+class PartReader:
+    """Rows of a finished part by position, a row group at a time."""
+
+    def __init__(self, file: pa.NativeFile, columns: Sequence[str]) -> None:
+        self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+        self._columns = list(columns)
+        self._ends: list[int] = []
+        for i in range(self._parquet.metadata.num_row_groups):
+            self._ends.append((self._ends[-1] if self._ends else 0) + self._parquet.metadata.row_group(i).num_rows)
+
+    @property
+    def group_ends(self) -> Sequence[int]:
+        """Row number after the last row of each row group."""
+        return self._ends
+
+    def group(self, index: int) -> pa.RecordBatch:
+        """One row group."""
+        table = self._parquet.read_row_group(index, columns=self._columns, use_threads=False)
+        return _concat(table.select(self._columns).combine_chunks().to_batches())
+
+
+def describe_schema(schema: pa.Schema) -> Mapping[str, str]:
+    """Column → type, for messages and records."""
+    return {field.name: str(field.type) for field in schema}

@@ -1,0 +1,224 @@
+"""Run a plan. The only room with a loop, a clock and dice.
+
+Three things go on at the same time, and none waits for another without need::
+
+    feeder    reads windows, hands out what is known, packs the rest into requests
+    sender    asks the governor when, and sends; answer → journal → rows, or what was decided on the error
+    writer    finished windows, in order, into parts; finished parts into the vault
+
+They meet at the open windows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_modelstudio.inference.errors import InterruptedRunError
+from airflow_provider_modelstudio.inference.recall import Known, Shelf
+from airflow_provider_modelstudio.inference.summary import Summary
+from airflow_provider_modelstudio.inference.survey import survey
+
+from .feeder import Feeder
+from .options import Options, Progress, StopSignal
+from .sender import Sender
+from .windows import OpenWindows
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_modelstudio.inference.dataset import Source
+    from airflow_provider_modelstudio.inference.plan import Plan
+    from airflow_provider_modelstudio.inference.tasks import InferenceTask
+    from airflow_provider_modelstudio.inference.transport import Transport
+    from airflow_provider_modelstudio.inference.vault import Manifest, Vault
+
+__all__ = ["Options", "Progress", "StopSignal", "run"]
+
+log = logging.getLogger(__name__)
+
+
+async def run(
+    plan: Plan,
+    source: Source,
+    task: InferenceTask,
+    *,
+    inference_id: str,
+    transport: Transport,
+    vault: Vault,
+    options: Options,
+    stop: StopSignal,
+    report: Callable[[Progress], None],
+) -> Summary:
+    """Bring the destination to what the plan says, asking only what is not known.
+
+    Raises :class:`~..errors.PermanentError` when somebody must change something, and
+    :class:`~..errors.TransientError` when a new try goes on from what is durable.
+    """
+    began = time.monotonic()
+    manifest = await vault.committed()
+    await vault.check_destination(manifest.files(vault.storage.destination) if manifest else ())
+    if manifest is not None:
+        await vault.publish(manifest)
+        return _summary(manifest, vault, None, began, options.owner)
+    with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
+        work = _Run(plan, source, task, vault, options, report, Path(folder), began)
+        manifest = await work.complete(inference_id, transport, stop)
+    await vault.publish(manifest)
+    return _summary(manifest, vault, work.sender, began, options.owner)
+
+
+class _Run:
+    """One try of one run."""
+
+    sender: Sender
+    _windows: OpenWindows
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: Source,
+        task: InferenceTask,
+        vault: Vault,
+        options: Options,
+        report: Callable[[Progress], None],
+        folder: Path,
+        began: float,
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._task = task
+        self._vault = vault
+        self._options = options
+        self._report = report
+        self._folder = folder
+        self._began = began
+        self._to_ask = 0
+        self._rows_before = 0
+
+    async def complete(self, inference_id: str, transport: Transport, stop: StopSignal) -> Manifest:
+        """Everything from the first look at the vault to the commit."""
+        task, vault, options = self._task, self._vault, self._options
+        await vault.claim()
+        known = Known(vault, self._folder / "known")
+        share = task.equal_rows_share
+        seals = await known.read(share=share, reuse=options.reuse)
+        for key in known.damaged:
+            log.warning("%s is damaged; its rows are asked again", vault.storage.locate(key))
+        left = [part for part in self._plan.parts if part.index not in seals]
+        found = await asyncio.to_thread(
+            survey,
+            self._source,
+            task,
+            left,
+            known.keys_path,
+            self._folder,
+            share=share,
+            previous=known.previous,
+        )
+        shelf = Shelf(found.shared, self._folder)
+        windows = OpenWindows(task, shelf, shares=bool(len(found.shared)), dimensions=options.dimensions)
+        for seal in seals.values():
+            windows.counts.add(seal.counts)
+        self._windows, self._to_ask, self._rows_before = windows, found.asked, windows.counts.rows
+        log.info(
+            "%s rows: %s to ask (about %s tokens), %s finished by an earlier try",
+            self._plan.rows,
+            found.asked,
+            found.tokens,
+            self._rows_before,
+        )
+        self.sender = Sender(task, inference_id, transport, vault, windows, options)
+        feeder = Feeder(self._source, task, found, known, windows, self.sender)
+        writer = Writer(self._plan, task, vault, windows, self._source.schema, options.max_error_rate)
+        jobs = (feeder.run(left), self.sender.run(), writer.run(left))
+        await self._together([asyncio.create_task(job) for job in jobs], stop)
+        self._report(self._progress())
+        await asyncio.to_thread(self._source.check_unchanged)
+        segments = await vault.segments()
+        manifest = await vault.commit(
+            [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed
+        )
+        await vault.drop_journal(segments)
+        return manifest
+
+    async def _together(self, jobs: list[asyncio.Task[None]], stop: StopSignal) -> None:
+        """Return when all jobs are done, raise as soon as one fails or the run is asked to stop."""
+        stopped = asyncio.create_task(_interrupted(stop))
+        ticker = asyncio.create_task(self._tick())
+        try:
+            waiting = set(jobs)
+            while waiting:
+                done, _ = await asyncio.wait({*waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                for job in done:
+                    job.result()
+                waiting -= done
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            await self.sender.drain()
+            raise
+        finally:
+            for job in (*jobs, stopped, ticker):
+                job.cancel()
+            await asyncio.gather(*jobs, stopped, ticker, return_exceptions=True)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.progress_seconds)
+            self._report(self._progress())
+
+    def _progress(self) -> Progress:
+        counts, governor = self._windows.counts_so_far(), self.sender.governor
+        seconds = time.monotonic() - self._began
+        rate = (counts.rows - self._rows_before) / seconds if seconds > 0 else 0.0
+        return Progress(
+            rows=self._plan.rows,
+            rows_done=counts.rows,
+            rows_to_ask=self._to_ask,
+            embedded=counts.embedded,
+            reused=counts.reused,
+            deduplicated=counts.deduplicated,
+            failed=counts.failed,
+            requests=self.sender.requests,
+            in_flight=governor.in_flight,
+            limit=governor.limit,
+            limited_by=governor.why,
+            rows_per_second=round(rate, 1),
+            seconds=round(seconds, 1),
+            seconds_left=round((self._plan.rows - counts.rows) / rate, 1) if rate > 0 else None,
+        )
+
+
+async def _interrupted(stop: StopSignal) -> None:
+    await stop.wait()
+    raise InterruptedRunError("asked to stop; answers in flight were kept, the next try goes on from there")
+
+
+def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: float, owner: str) -> Summary:
+    counts = manifest.counts
+    if sender is None and manifest.owner != owner:  # paid for by an earlier run, not by this one
+        counts.embedded, counts.reused = 0, counts.embedded + counts.reused
+    return Summary(
+        rows=manifest.rows,
+        embedded=counts.embedded,
+        reused=counts.reused,
+        deduplicated=counts.deduplicated,
+        failed=counts.failed,
+        removed=manifest.removed,
+        requests=sender.requests if sender else 0,
+        tokens_estimated=sender.tokens if sender else 0,
+        cost_estimated=None,
+        currency=None,
+        seconds=round(time.monotonic() - began, 3),
+        destination=vault.storage.destination,
+        manifest=vault.storage.locate(vault.manifest_key),
+        files=len(manifest.parts),
+        up_to_date=counts.embedded == 0,
+        errors=counts.errors,
+    )

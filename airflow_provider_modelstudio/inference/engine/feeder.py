@@ -1,0 +1,124 @@
+"""Reads windows, hands out what is known, packs the rest into requests."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from airflow_provider_modelstudio.inference.dataset import WINDOW_ROWS
+from airflow_provider_modelstudio.inference.errors import InputChangedError
+from airflow_provider_modelstudio.inference.survey import REFUSED
+from airflow_provider_modelstudio.inference.tasks import Question
+from airflow_provider_modelstudio.inference.window import Asked, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow_provider_modelstudio.inference.dataset import Source
+    from airflow_provider_modelstudio.inference.plan import Part
+    from airflow_provider_modelstudio.inference.recall import Known
+    from airflow_provider_modelstudio.inference.survey import Survey
+    from airflow_provider_modelstudio.inference.tasks import InferenceTask
+
+    from .sender import Sender
+    from .windows import OpenWindows
+
+__all__ = ["Feeder"]
+
+_NO_KEY = bytes(16)
+
+
+class _Read(NamedTuple):
+    """A window as it comes from the reader's thread."""
+
+    window: Window
+    origins: np.ndarray
+    needed: np.ndarray
+    """Positions of the rows that are asked, or refused unasked."""
+    questions: list[Question | str]
+    """For each of them the question, or the reason."""
+
+
+class Feeder:
+    """One pass over the rows that are left."""
+
+    def __init__(
+        self, source: Source, task: InferenceTask, survey: Survey, known: Known, windows: OpenWindows, sender: Sender
+    ) -> None:
+        self._source = source
+        self._task = task
+        self._survey = survey
+        self._known = known
+        self._windows = windows
+        self._sender = sender
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
+
+    async def run(self, left: Sequence[Part]) -> None:
+        """Feed the rows of the parts that are left. Reads one window ahead."""
+        loop = asyncio.get_running_loop()
+        reading = self._read(left)
+        upcoming = loop.run_in_executor(self._reader, next, reading, None)
+        try:
+            while (read := await upcoming) is not None:
+                upcoming = loop.run_in_executor(self._reader, next, reading, None)
+                await self._room()
+                await self._open(read)
+            self._sender.close()
+            self._windows.close()
+        finally:
+            upcoming.cancel()
+            self._reader.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, left: Sequence[Part]) -> Iterator[_Read]:
+        """In the reader's thread."""
+        parts = iter(left)
+        part, surveyed = None, None
+        ranges = [(part.first_row, part.end_row) for part in left if part.rows]
+        for first, batch in self._source.windows(ranges):
+            while part is None or surveyed is None or first >= part.end_row:
+                part = next(parts)
+                surveyed = self._survey.part(part)
+            here = slice(first - part.first_row, first - part.first_row + batch.num_rows)
+            keys, origins = surveyed.keys[here].copy(), surveyed.origins[here]
+            needed = np.flatnonzero((origins == REFUSED) | (origins == np.arange(first, first + batch.num_rows)))
+            asking = batch if len(needed) == batch.num_rows else batch.take(pa.array(needed))
+            questions = [
+                question if isinstance(question, Question) else question.reason
+                for question in (self._task.questions(asking) if len(needed) else ())
+            ]
+            told = b"".join([question.key if isinstance(question, Question) else _NO_KEY for question in questions])
+            if keys[needed].tobytes() != told:
+                raise InputChangedError("a source file was changed while the task was reading it")
+            yield _Read(Window(part, first, batch, keys), origins, needed, questions)
+
+    async def _room(self) -> None:
+        """Wait until another window may be open; memory is bounded here."""
+        while self._windows.is_full(self._most()):
+            self._sender.flush()
+            await self._windows.moved()
+
+    def _most(self) -> int:
+        # Eight times what is in flight: a slow answer holds up its own window while the others go on.
+        return 2 + -(-8 * self._sender.rows_in_flight // WINDOW_ROWS)
+
+    async def _open(self, read: _Read) -> None:
+        """Hand out what is known about a window, and pack the rest."""
+        window, origins, needed, questions = read
+        self._windows.add(window)
+        known = np.flatnonzero(origins < REFUSED)
+        if len(known):
+            for at, columns, reasons, book in await self._known.answers(-2 - origins[known]):
+                self._windows.recall(window, known[at], columns, reasons, book)
+        rows = np.arange(window.first_row, window.first_row + window.rows)
+        for position in np.flatnonzero((origins >= 0) & (origins != rows)).tolist():
+            self._windows.share(Asked(window, position), int(origins[position]))
+        for position, question in zip(needed.tolist(), questions, strict=True):
+            if isinstance(question, str):
+                window.fail(position, question)
+            else:
+                self._sender.feed(Asked(window, position), question)
+        self._windows.check(window)

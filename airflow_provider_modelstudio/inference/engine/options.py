@@ -1,0 +1,73 @@
+"""How a run behaves, where it is, and how to stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from typing import Literal
+
+from airflow_provider_modelstudio.inference.governor import Limits
+
+__all__ = ["Options", "Progress", "StopSignal"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How a run behaves; none of it changes a good answer."""
+
+    limits: Limits = field(default_factory=Limits)
+    on_row_error: Literal["null", "fail"] = "null"
+    max_error_rate: float | None = None
+    """Share of rows, 0 to 1, that may fail before the run stops; ``None`` for no bound."""
+    reuse: bool = True
+    """Answers of earlier runs count."""
+    owner: str = ""
+    """Who runs this, for example Dag, run and task; a retry of the same owner gets the same summary."""
+    dimensions: int | None = None
+    """Of a dense vector, where the endpoint says so; used when no row was answered."""
+    progress_seconds: float = 5.0
+    """Between two reports."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a run is."""
+
+    rows: int
+    rows_done: int
+    rows_to_ask: int
+    embedded: int
+    reused: int
+    deduplicated: int
+    failed: int
+    requests: int
+    in_flight: int
+    limit: int
+    """Requests that may be in flight."""
+    limited_by: str
+    """What keeps the run from going faster."""
+    rows_per_second: float
+    seconds: float
+    seconds_left: float | None
+
+
+class StopSignal:
+    """Asks a run to stop, from any thread or signal handler."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._heard: asyncio.Event | None = None
+
+    def request(self) -> None:
+        """Stop soon: no new requests, answers in flight are kept."""
+        self._asked.set()
+        if self._loop is not None and self._heard is not None:
+            self._loop.call_soon_threadsafe(self._heard.set)
+
+    async def wait(self) -> None:
+        """Return when the run was asked to stop."""
+        self._loop, self._heard = asyncio.get_running_loop(), asyncio.Event()
+        if not self._asked.is_set():
+            await self._heard.wait()

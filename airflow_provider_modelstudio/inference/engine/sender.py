@@ -1,0 +1,258 @@
+"""Sends requests when the governor says so, makes answers durable, and does what was decided about errors.
+
+A permit is held until the answer is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import math
+import random
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from airflow_provider_modelstudio.inference.decide import Mark, Split, Stop, Wait, decide, scrub
+from airflow_provider_modelstudio.inference.errors import AnswerError, OutageError, RequestError, RowsRefusedError
+from airflow_provider_modelstudio.inference.governor import Governor
+from airflow_provider_modelstudio.inference.plan import Packer
+from airflow_provider_modelstudio.inference.vault import Record
+from airflow_provider_modelstudio.inference.window import Asked, Batch
+
+if TYPE_CHECKING:
+    from airflow_provider_modelstudio.inference.governor import Permit
+    from airflow_provider_modelstudio.inference.tasks import Decoded, InferenceTask, Question
+    from airflow_provider_modelstudio.inference.transport import Transport
+    from airflow_provider_modelstudio.inference.vault import Vault
+
+    from .options import Options
+    from .windows import OpenWindows
+
+__all__ = ["Sender"]
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 3.0
+"""Airflow kills a task 5 s after it asked it to stop."""
+ANSWER_BYTES_PER_QUESTION = 512 * 1024
+"""Twenty times a JSON vector of 2,048 numbers; longer answers are not ours."""
+
+
+class Sender:
+    """All requests of one try."""
+
+    def __init__(
+        self,
+        task: InferenceTask,
+        inference_id: str,
+        transport: Transport,
+        vault: Vault,
+        windows: OpenWindows,
+        options: Options,
+    ) -> None:
+        self.requests = 0
+        self.tokens = 0
+        """Estimated tokens of the requests sent."""
+        self.governor = Governor(options.limits, dice=random.uniform)
+        self._task = task
+        self._inference_id = inference_id
+        self._transport = transport
+        self._vault = vault
+        self._windows = windows
+        self._options = options
+        self._packer: Packer[Asked] = Packer(task.limits)
+        self._ready: deque[Batch] = deque()
+        self._later: list[tuple[float, int, Batch]] = []
+        self._order = 0
+        self._asking: set[asyncio.Task[None]] = set()
+        self._broken: BaseException | None = None
+        self._closed = False
+        self._wake = asyncio.Event()
+
+    # ------------------------------------------------------------------ what to send
+
+    @property
+    def rows_in_flight(self) -> int:
+        """Most rows in flight, as things are."""
+        return self.governor.limit * self._packer.limits.rows
+
+    def feed(self, asked: Asked, question: Question) -> None:
+        """Ask this, together with what comes next."""
+        request = self._packer.feed(asked, question)
+        if request is not None:
+            self._ready.append(Batch(request))
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Do not wait for more before the open request goes."""
+        request = self._packer.flush()
+        if request is not None:
+            self._ready.append(Batch(request))
+            self._wake.set()
+
+    def close(self) -> None:
+        """Nothing more will be fed."""
+        self.flush()
+        self._closed = True
+        self._wake.set()
+
+    # ------------------------------------------------------------------ when to send
+
+    async def run(self) -> None:
+        """Send until everything that was fed is settled."""
+        while True:
+            now = time.monotonic()
+            self._wake.clear()
+            if self._broken is not None:
+                raise self._broken
+            patience = self.governor.patience_left(now)
+            if patience <= 0:
+                raise OutageError(
+                    f"no request to {self._inference_id!r} succeeded for {self._options.limits.patience:.0f} s; "
+                    "everything answered before is kept, and the next try goes on from there"
+                )
+            due = self._later[0][0] if self._later else math.inf
+            batch = self._later[0][2] if due <= now else self._ready[0] if self._ready else None
+            if batch is None:
+                if self._closed and not self._asking and not self._later:
+                    return
+                await self._nap(due - now)
+                continue
+            pause = self.governor.wait(now, batch.tokens)
+            if pause > 0:
+                await self._nap(min(pause, patience + 0.001))
+                continue
+            if due <= now:
+                heapq.heappop(self._later)
+            else:
+                self._ready.popleft()
+            self._send(batch, now)
+
+    def _send(self, batch: Batch, now: float) -> None:
+        permit = self.governor.sent(now, batch.tokens)
+        self.requests += 1
+        self.tokens += batch.tokens
+        asking = asyncio.create_task(self._ask(batch, permit))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asked)
+
+    def _asked(self, asking: asyncio.Task[None]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled() and self._broken is None:
+            self._broken = asking.exception()
+        self._wake.set()
+
+    async def _nap(self, seconds: float) -> None:
+        """Sleep until something happened, at most ``seconds``."""
+        if seconds == math.inf:
+            await self._wake.wait()
+            return
+        alarm = asyncio.get_running_loop().call_later(max(seconds, 0.0), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
+
+    async def drain(self) -> None:
+        """No new requests; what is in flight may still come in and become durable."""
+        if self._asking:
+            log.info("stopping: waiting up to %.0f s for %s requests in flight", DRAIN_SECONDS, len(self._asking))
+            await asyncio.wait(set(self._asking), timeout=DRAIN_SECONDS)
+        late = list(self._asking)
+        for asking in late:
+            asking.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    # ------------------------------------------------------------------ one request
+
+    async def _ask(self, batch: Batch, permit: Permit) -> None:
+        try:
+            try:
+                answer = await self._transport.infer(
+                    self._task.task_type,
+                    self._inference_id,
+                    self._task.encode(batch.questions),
+                    expect_bytes=ANSWER_BYTES_PER_QUESTION * len(batch.questions),
+                )
+                decoded = self._task.decode(answer, batch.questions)
+            except (RequestError, AnswerError) as error:
+                await self._settle(batch, permit, error)
+            else:
+                self.governor.answered(time.monotonic(), permit)
+                await self._keep(batch, replace(decoded, columns=self._windows.pin(decoded.columns)))
+        finally:
+            self.governor.released(time.monotonic(), permit)
+
+    async def _keep(self, batch: Batch, decoded: Decoded) -> None:
+        """Make an answer durable, then give it to the rows that asked."""
+        keys = [question.key for question in batch.questions]
+        errors = [decoded.refused.get(i) for i in range(len(keys))]
+        await self._vault.append(Record(keys, decoded.columns, errors, batch.parts))
+        self._windows.deliver(batch, decoded)
+
+    async def _settle(self, batch: Batch, permit: Permit, error: RequestError | AnswerError) -> None:
+        """Do what was decided about a failed request."""
+        now = time.monotonic()
+        decision = decide(error, rows=len(batch.questions), attempts=batch.attempts)
+        log.debug("a request with %s rows failed (%s): %s", len(batch.questions), error, decision)
+        match decision:
+            case Stop():
+                self.governor.failed(now, permit)
+                raise decision.error from error
+            case Wait():
+                self._wait(batch, permit, decision, now)
+            case Split():
+                self.governor.answered(now, permit)  # the service is well; the request was not
+                self._split(batch, decision)
+            case Mark():
+                self.governor.answered(now, permit)
+                await self._mark(batch, scrub(decision.reason, [str(q.value) for q in batch.questions]))
+
+    def _wait(self, batch: Batch, permit: Permit, decision: Wait, now: float) -> None:
+        batch.attempts += decision.counts
+        pause = 0.0
+        if decision.cause == "throttled":
+            self.governor.throttled(now, permit, retry_after=decision.retry_after, unit=decision.unit)
+        else:
+            tell = self.governor.overloaded if decision.cause == "overloaded" else self.governor.failed
+            tell(now, permit)
+            pause = self.governor.backoff(max(batch.attempts, 1))
+        self._again(now + pause, batch)
+
+    def _split(self, batch: Batch, decision: Split) -> None:
+        """Ask again in smaller requests, and keep to a limit that the server named."""
+        if decision.size is not None:
+            self._packer.cap_size(decision.size)
+        if decision.rows is None:
+            pieces = batch.halves()
+        else:
+            if decision.rows < self._packer.limits.rows:
+                log.info("the endpoint takes at most %s rows a request; keeping to that", decision.rows)
+            self._packer.cap_rows(decision.rows)
+            pieces = batch.pieces(min(decision.rows, len(batch.questions) - 1))
+            self._ready = deque(piece for waiting in self._ready for piece in waiting.pieces(decision.rows))
+        for piece in pieces:
+            self._again(0.0, piece)
+
+    def _again(self, due: float, batch: Batch) -> None:
+        heapq.heappush(self._later, (due, self._order, batch))
+        self._order += 1
+
+    async def _mark(self, batch: Batch, reason: str) -> None:
+        """Write down for good why a row has no answer."""
+        (asked,), (question,) = batch.asked, batch.questions
+        schema = self._windows.answer_schema
+        if schema is not None:  # else it could not lie beside answers, whose form nobody knows yet
+            nothing = pa.RecordBatch.from_arrays([pa.nulls(1, field.type) for field in schema], schema=schema)
+            await self._vault.append(Record([question.key], nothing, [reason], batch.parts))
+        self._windows.refuse(asked, reason)
+        if self._options.on_row_error == "fail":
+            raise RowsRefusedError(
+                f"row {asked.row} of the source was refused: {reason}; "
+                "mend the row, or set on_row_error='null' to keep it with a reason and go on"
+            )

@@ -1,0 +1,198 @@
+"""Which windows are open, and who gets which answer.
+
+The meeting point of feeder, sender and writer: rows come in with the feeder, answers with the sender,
+and finished windows leave in order with the writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from airflow_provider_modelstudio.inference.errors import EndpointError
+from airflow_provider_modelstudio.inference.vault import Counts
+from airflow_provider_modelstudio.inference.window import Asked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_modelstudio.inference.recall import Shelf
+    from airflow_provider_modelstudio.inference.tasks import Decoded, InferenceTask
+    from airflow_provider_modelstudio.inference.window import Batch, Window
+
+__all__ = ["OpenWindows"]
+
+
+class OpenWindows:
+    """Windows from the moment they are read until they are written."""
+
+    def __init__(self, task: InferenceTask, shelf: Shelf, *, shares: bool, dimensions: int | None) -> None:
+        """:param shares: some rows of this run take the answer of another row."""
+        self.counts = Counts()
+        """Books of the windows that were written."""
+        self.closed = False
+        """No window will be added."""
+        self.answer_schema: pa.Schema | None = None
+        """Form of the answers, pinned by the first one."""
+        self._task = task
+        self._shelf = shelf
+        self._shares = shares
+        self._dimensions = dimensions
+        self._windows: deque[Window] = deque()
+        self._moved = asyncio.Event()
+        self._sharers: dict[int, list[Asked]] = {}
+        self._shared_reasons: dict[int, str] = {}
+
+    # ------------------------------------------------------------------ feeder's side
+
+    def is_full(self, most: int) -> bool:
+        """Whether the next window must wait. Windows whose form is not known yet cannot be written, and do not count."""
+        stuck = self.answer_schema is None and self._windows and self._windows[-1].finished
+        return len(self._windows) >= most and not stuck
+
+    async def moved(self) -> None:
+        """Return when a window was finished or written."""
+        self._moved.clear()
+        await self._moved.wait()
+
+    def add(self, window: Window) -> None:
+        """Open a window."""
+        self._windows.append(window)
+
+    def close(self) -> None:
+        """No window will be added."""
+        self.closed = True
+        self._moved.set()
+
+    def recall(
+        self, window: Window, positions: np.ndarray, columns: pa.RecordBatch, reasons: Sequence[str | None], book: str
+    ) -> None:
+        """Answers that were on record, and reasons of rows that failed before.
+
+        :param book: ``"embedded"``, ``"reused"`` or ``"deduplicated"``.
+        """
+        good = np.array([reason is None for reason in reasons])
+        for position, reason in zip(positions.tolist(), reasons, strict=True):
+            if reason is not None:
+                window.fail(position, reason)
+        if good.any():
+            window.give(positions[good], self.pin(columns if good.all() else columns.filter(pa.array(good))))
+            setattr(window.counts, book, getattr(window.counts, book) + int(good.sum()))
+
+    def share(self, asked: Asked, first: int) -> None:
+        """Give a row the answer of row ``first``, now or when it comes."""
+        reason = self._shared_reasons.get(first)
+        if reason is not None:
+            asked.window.fail(asked.position, reason)
+            return
+        for _, columns in self._shelf.get(np.array([first])):
+            asked.window.give(np.array([asked.position]), columns)
+            asked.window.counts.deduplicated += 1
+            return
+        self._sharers.setdefault(first, []).append(asked)
+
+    def check(self, window: Window) -> None:
+        """Tell the writer when a window is finished."""
+        if window.finished:
+            self._moved.set()
+
+    # ------------------------------------------------------------------ sender's side
+
+    def pin(self, columns: pa.RecordBatch) -> pa.RecordBatch:
+        """Refuse answers of another form than the first one: mixing them would ruin the dataset."""
+        names = list(self._task.output_columns)
+        if columns.schema.names != names:
+            columns = pa.RecordBatch.from_arrays(columns.columns, names=names)
+        if self.answer_schema is None:
+            self.answer_schema = columns.schema
+            self._moved.set()
+        elif not columns.schema.equals(self.answer_schema):
+            raise EndpointError(
+                f"the endpoint changed the form of its answers, from {_types(self.answer_schema)} to "
+                f"{_types(columns.schema)}; was it re-created with another model? "
+                "Run again with if_exists='overwrite' to ask everything anew"
+            )
+        return columns
+
+    def deliver(self, batch: Batch, decoded: Decoded) -> None:
+        """Give the rows of a request their answers."""
+        start = 0
+        for end in range(1, len(batch.asked) + 1):
+            window = batch.asked[start].window
+            if end < len(batch.asked) and batch.asked[end].window is window:
+                continue
+            self._give(batch.asked[start:end], decoded, start)
+            self.check(window)
+            start = end
+        if self._shares:
+            for i, asked in enumerate(batch.asked):
+                self._answer_sharers(asked.row, decoded.refused.get(i))
+
+    def refuse(self, asked: Asked, reason: str) -> None:
+        """Give a row its reason instead of an answer."""
+        asked.window.fail(asked.position, reason)
+        self.check(asked.window)
+        if self._shares:
+            self._answer_sharers(asked.row, reason)
+
+    def _give(self, asked: Sequence[Asked], decoded: Decoded, start: int) -> None:
+        window = asked[0].window
+        columns = decoded.columns.slice(start, len(asked))
+        good = [i for i in range(len(asked)) if start + i not in decoded.refused]
+        if len(good) < len(asked):
+            columns = columns.take(pa.array(good, pa.int64()))
+        if good:
+            positions = np.array([asked[i].position for i in good])
+            window.give(positions, columns)
+            window.counts.embedded += len(good)
+            if self._shares:
+                self._shelf.keep(positions + window.first_row, columns)
+        for i in range(len(asked)):
+            if start + i in decoded.refused:
+                window.fail(asked[i].position, decoded.refused[start + i])
+
+    def _answer_sharers(self, row: int, reason: str | None) -> None:
+        if reason is not None:
+            self._shared_reasons[row] = reason
+        for sharer in self._sharers.pop(row, ()):
+            self.share(sharer, row)
+            self.check(sharer.window)
+
+    # ------------------------------------------------------------------ writer's side
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Form of the answers; what the task says when there was none."""
+        return self.answer_schema if self.answer_schema is not None else self._task.output_schema(self._dimensions)
+
+    async def oldest(self) -> Window:
+        """The next window in order, once it is finished and the form of the answers is known."""
+        while not (self._windows and self._windows[0].finished and (self.answer_schema is not None or self._silent())):
+            await self.moved()
+        return self._windows[0]
+
+    def written(self, window: Window) -> None:
+        """The oldest window is in a part: it is booked and makes room."""
+        self._windows.popleft()
+        self.counts.add(window.counts)
+        self._moved.set()
+
+    def _silent(self) -> bool:
+        """Nothing was answered and nothing will be."""
+        return self.closed and all(window.finished for window in self._windows)
+
+    def counts_so_far(self) -> Counts:
+        """Books of written and of open windows."""
+        counts = Counts()
+        counts.add(self.counts)
+        for window in self._windows:
+            counts.add(window.counts)
+        return counts
+
+
+def _types(schema: pa.Schema) -> str:
+    return ", ".join(str(kind) for kind in schema.types)

@@ -1,0 +1,127 @@
+"""Finished windows, in order, into parts; finished parts into the vault."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from airflow_provider_modelstudio.inference.dataset import PartWriter
+from airflow_provider_modelstudio.inference.errors import RowsRefusedError
+from airflow_provider_modelstudio.inference.recall import KEY
+from airflow_provider_modelstudio.inference.vault import Counts
+from airflow_provider_modelstudio.inference.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_modelstudio.inference.plan import Part, Plan
+    from airflow_provider_modelstudio.inference.tasks import InferenceTask
+    from airflow_provider_modelstudio.inference.vault import Seal, Vault
+
+    from .windows import OpenWindows
+
+__all__ = ["Writer"]
+
+log = logging.getLogger(__name__)
+
+
+class Writer:
+    """One pass over the parts that are left."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        task: InferenceTask,
+        vault: Vault,
+        windows: OpenWindows,
+        schema: pa.Schema,
+        max_error_rate: float | None,
+    ) -> None:
+        """:param schema: of the source."""
+        self.seals: dict[int, Seal] = {}
+        self._plan = plan
+        self._task = task
+        self._vault = vault
+        self._windows = windows
+        self._schema = schema
+        self._max_error_rate = max_error_rate
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._open: PartWriter | None = None
+        self._unsealed: list[PartWriter] = []
+
+    async def run(self, left: Sequence[Part]) -> None:
+        """Write and seal the parts that are left, in order. A part is sealed while the next one is written."""
+        sealing: asyncio.Task[None] | None = None
+        try:
+            for part in left:
+                done = await self._write(part)
+                if sealing is not None:
+                    await sealing
+                sealing = asyncio.create_task(self._seal(part, *done))
+            if sealing is not None:
+                await sealing
+        finally:
+            if sealing is not None and not sealing.done():
+                sealing.cancel()
+                await asyncio.gather(sealing, return_exceptions=True)
+            self._thread.shutdown(wait=True, cancel_futures=True)
+            for writer in self._unsealed:
+                writer.discard()
+
+    async def _write(self, part: Part) -> tuple[PartWriter, bytes, Counts]:
+        counts, keys, at = Counts(), [], part.first_row
+        while True:
+            window = await self._windows.oldest() if part.rows else self._nothing(part)
+            writer = await self._append(part, window)
+            if part.rows:
+                self._windows.written(window)
+            counts.add(window.counts)
+            keys.append(window.keys.tobytes())
+            self._check_errors()
+            at += window.rows
+            if at >= part.end_row:
+                self._open = None
+                return writer, b"".join(keys), counts
+
+    async def _append(self, part: Part, window: Window) -> PartWriter:
+        batch = window.build(self._windows.schema, self._task.error_column)
+        if self._open is None:
+            scratch = await self._vault.storage.scratch()
+            path = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.parquet"
+            self._open = PartWriter(path, batch.schema, self._windows.schema.names)
+            self._unsealed.append(self._open)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._open.write, batch)
+        return self._open
+
+    def _nothing(self, part: Part) -> Window:
+        """An empty dataset still has a file, with the full schema."""
+        return Window(part, part.first_row, pa.RecordBatch.from_pylist([], self._schema), np.empty(0, KEY))
+
+    async def _seal(self, part: Part, writer: PartWriter, keys: bytes, counts: Counts) -> None:
+        sha256, size = await asyncio.to_thread(writer.close)
+        self.seals[part.index] = await self._vault.seal(
+            part,
+            path=writer.path,
+            sha256=sha256,
+            size=size,
+            keys=keys,
+            columns=self._windows.schema.names,
+            counts=counts,
+        )
+        self._unsealed.remove(writer)
+        log.info("part %s of %s: %s rows, %s failed", part.index + 1, len(self._plan.parts), counts.rows, counts.failed)
+
+    def _check_errors(self) -> None:
+        bound, counts = self._max_error_rate, self._windows.counts
+        if bound is not None and counts.failed > bound * self._plan.rows:
+            most = max(counts.errors, key=counts.errors.__getitem__)
+            raise RowsRefusedError(
+                f"{counts.failed} of {self._plan.rows} rows failed, more than max_error_rate={bound:g} allows; "
+                f"most often: {most}"
+            )

@@ -1,0 +1,235 @@
+"""Answers that need not be asked again: where they are, and how to get them back.
+
+Sources of answers, in the order they are believed: parts this run has sealed, the journal, parts of earlier runs.
+Keys are read first and kept on local disk; answers are read when a row needs them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from .dataset import PartReader
+from .errors import StorageError
+from .vault import Seal, decode_segment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from .vault import Vault
+
+__all__ = ["KEY", "Known", "Shelf", "Source"]
+
+KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
+"""A content key as two numbers; all zeros means that there is no answer."""
+CACHE_BYTES = 48 * 1024 * 1024
+"""Decoded answers of earlier runs that are held at a time."""
+SHELF_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A run of keys with their answers: one finished part, or one segment of the journal."""
+
+    first: int
+    rows: int
+    seal: Seal | None
+    segment: str | None
+    same_run: bool
+    """The answers were paid for by this run."""
+
+    @property
+    def book(self) -> str:
+        """How rows that take these answers are counted."""
+        if not self.same_run:
+            return "reused"
+        return "deduplicated" if self.segment is None else "embedded"
+
+
+class Known:
+    """All answers on record for one cache key, numbered from 0."""
+
+    def __init__(self, vault: Vault, keys_path: Path) -> None:
+        self._vault = vault
+        self.keys_path = keys_path
+        self.sources: list[Source] = []
+        self.rows = 0
+        self.previous = range(0)
+        """Numbers of the answers of the version that readers see now."""
+        self.damaged: list[str] = []
+        """Segments that fail their checksum; their rows are asked again."""
+        self._readers: OrderedDict[int, PartReader] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
+        self._cached_bytes = 0
+
+    async def read(self, *, share: bool, reuse: bool) -> dict[int, Seal]:
+        """Collect the keys of everything on record; returns this run's finished parts.
+
+        :param share: rows with equal keys share answers.
+        :param reuse: answers of earlier runs count.
+        """
+        sealed = await self._vault.seals()
+        with self.keys_path.open("wb") as file:
+            if share:
+                for seal in sealed.values():
+                    file.write(await self._part(seal, same_run=True))
+            for key in await self._vault.segments():
+                file.write(await self._segment(key, reuse=reuse))
+            if reuse:
+                shown = (await self._vault.published()).get("run_key")
+                for run in await self._vault.other_runs():
+                    first = self.rows
+                    for seal in (await self._vault.seals(run)).values():
+                        file.write(await self._part(seal, same_run=False))
+                    if run == shown:
+                        self.previous = range(first, self.rows)
+        return sealed
+
+    async def _part(self, seal: Seal, *, same_run: bool) -> bytes:
+        keys = await self._vault.storage.read(seal.keys)
+        if len(keys) != seal.rows * KEY.itemsize:
+            return b""
+        self._add(Source(self.rows, seal.rows, seal, None, same_run))
+        return keys
+
+    async def _segment(self, key: str, *, reuse: bool) -> bytes:
+        decoded = decode_segment(await self._vault.storage.read(key))
+        if decoded is None:
+            self.damaged.append(key)
+            return b""
+        run, batch = decoded
+        same_run = run == self._vault.plan.run_key
+        if not (same_run or reuse):
+            return b""
+        keys = batch.column(0)
+        if not same_run:  # why a row failed is asked anew in a new run
+            keys = pa.compute.if_else(batch.column(1).is_null(), keys, pa.scalar(bytes(16), keys.type))
+        self._add(Source(self.rows, batch.num_rows, None, key, same_run))
+        return b"".join(keys.to_pylist())
+
+    def _add(self, source: Source) -> None:
+        self.sources.append(source)
+        self.rows += source.rows
+
+    def source_of(self, number: int) -> Source:
+        """The source that holds answer ``number``."""
+        return self.sources[int(np.searchsorted([s.first for s in self.sources], number, side="right")) - 1]
+
+    async def answers(self, numbers: np.ndarray) -> list[tuple[np.ndarray, pa.RecordBatch, list[str | None], Source]]:
+        """Fetch answers: positions in ``numbers``, answer columns, reasons of failed rows, where they come from."""
+        found = []
+        firsts = np.array([source.first for source in self.sources])
+        owners = np.searchsorted(firsts, numbers, side="right") - 1
+        for owner in np.unique(owners):
+            source = self.sources[owner]
+            at = np.flatnonzero(owners == owner)
+            rows = numbers[at] - source.first
+            if source.segment is not None:
+                group = await self._load(int(owner), 0)
+                taken = group.take(pa.array(rows))
+                columns = pa.RecordBatch.from_arrays(taken.columns[2:], schema=pa.schema(list(taken.schema)[2:]))
+                found.append((at, columns, taken.column(1).to_pylist(), source.book))
+                continue
+            reader = await self._reader(int(owner))
+            ends = np.array(reader.group_ends)
+            groups = np.searchsorted(ends, rows, side="right")
+            for group_index in np.unique(groups):
+                inside = groups == group_index
+                start = ends[group_index - 1] if group_index else 0
+                group = await self._load(int(owner), int(group_index))
+                found.append(
+                    (at[inside], group.take(pa.array(rows[inside] - start)), [None] * int(inside.sum()), source.book)
+                )
+        return found
+
+    async def _reader(self, owner: int) -> PartReader:
+        if owner not in self._readers:
+            seal = self.sources[owner].seal
+            assert seal is not None  # noqa: S101  # segments have no reader
+            self._readers[owner] = PartReader(await self._vault.storage.open(seal.key), seal.columns)
+            if len(self._readers) > 8:  # noqa: PLR2004  # open files, not memory, are what is bounded here
+                self._readers.popitem(last=False)
+        self._readers.move_to_end(owner)
+        return self._readers[owner]
+
+    async def _load(self, owner: int, group: int) -> pa.RecordBatch:
+        if (owner, group) in self._cache:
+            self._cache.move_to_end((owner, group))
+            return self._cache[owner, group]
+        segment = self.sources[owner].segment
+        if segment is None:
+            batch = (await self._reader(owner)).group(group)
+        else:
+            decoded = decode_segment(await self._vault.storage.read(segment))
+            if decoded is None:
+                raise StorageError(f"{self._vault.storage.locate(segment)} was damaged while the task was running")
+            batch = decoded[1]
+        self._cache[owner, group] = batch
+        self._cached_bytes += batch.nbytes
+        while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
+            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return batch
+
+
+class Shelf:
+    """Answers that later rows of the same run will want again, on local disk beyond a few megabytes."""
+
+    def __init__(self, wanted: np.ndarray, folder: Path) -> None:
+        """:param wanted: ascending row numbers whose answers other rows share."""
+        self._wanted = wanted
+        self._folder = folder
+        self._chunk = np.full(len(wanted), -1, np.int32)
+        self._at = np.zeros(len(wanted), np.int32)
+        self._chunks: list[pa.RecordBatch] = []
+        self._open: list[pa.RecordBatch] = []
+        self._open_rows = 0
+        self._open_bytes = 0
+
+    def keep(self, rows: np.ndarray, columns: pa.RecordBatch) -> None:
+        """Put aside the answers of those rows that are wanted again."""
+        slots, asked = self._slots(rows)
+        if not len(slots):
+            return
+        kept = columns.take(pa.array(asked))
+        self._chunk[slots] = len(self._chunks)
+        self._at[slots] = self._open_rows + np.arange(len(slots))
+        self._open.append(kept)
+        self._open_rows += kept.num_rows
+        self._open_bytes += kept.nbytes
+        if self._open_bytes >= SHELF_CHUNK_BYTES:
+            self._write()
+
+    def get(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+        """Answers of those rows that are there: positions in ``rows`` and columns."""
+        slots, asked = self._slots(rows)
+        there = self._chunk[slots] >= 0
+        slots, asked = slots[there], asked[there]
+        for chunk in np.unique(self._chunk[slots]):
+            inside = self._chunk[slots] == chunk
+            source = self._chunks[chunk] if chunk < len(self._chunks) else pa.concat_batches(self._open)
+            yield asked[inside], source.take(pa.array(self._at[slots[inside]]))
+
+    def _slots(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slots = np.searchsorted(self._wanted, rows)
+        there = slots < len(self._wanted)
+        there[there] = self._wanted[slots[there]] == rows[there]
+        asked = np.flatnonzero(there)
+        return slots[asked], asked
+
+    def _write(self) -> None:
+        batch = pa.concat_batches(self._open)
+        path = self._folder / f"shelf-{len(self._chunks):05d}.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        self._chunks.append(pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0))
+        self._open, self._open_rows, self._open_bytes = [], 0, 0
+
+
+def as_keys(keys: Sequence[bytes]) -> np.ndarray:
+    """Keys as an array; rows without a key are all zeros."""
+    return np.frombuffer(b"".join(keys), KEY)

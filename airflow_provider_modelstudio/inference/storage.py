@@ -1,0 +1,317 @@
+"""Where objects live that must be whole or absent. One contract, one class a kind of store.
+
+Every object is written whole: never appended to, never seen half.
+Keys are relative, ``/``-separated, and stay below the root of the storage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import sys
+import uuid
+from typing import TYPE_CHECKING, Protocol
+
+import pyarrow as pa
+
+from .errors import DestinationError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["LocalStorage", "ObjectExistsError", "ObjectMissingError", "Storage"]
+
+_TEMPORARY = ".tmp-"
+
+
+class ObjectExistsError(StorageError):
+    """Somebody else created this object first, with other bytes."""
+
+
+class ObjectMissingError(StorageError):
+    """There is no such object."""
+
+
+class Storage(Protocol):
+    """What the commit protocol needs of a store. All calls may raise :class:`~.errors.StorageError`."""
+
+    async def create(self, key: str, content: bytes) -> None:
+        """Store a new object; :class:`ObjectExistsError` when another one is there.
+
+        Creating the same bytes again is no error: the first answer may have been lost.
+        """
+
+    async def create_from(self, key: str, path: Path) -> None:
+        """Store a new object from a local file, which is used up. The key must name the content."""
+
+    async def replace(self, key: str, content: bytes) -> None:
+        """Store an object, whether or not there was one."""
+
+    async def read(self, key: str) -> bytes:
+        """The whole object; :class:`ObjectMissingError` when there is none."""
+
+    async def open(self, key: str) -> pa.NativeFile:
+        """A seekable reader of the object."""
+
+    async def list_keys(self, prefix: str) -> list[str]:
+        """Keys directly below the folder ``prefix``, sorted; empty when there is no such folder."""
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; no error when there is none."""
+
+    async def modified(self, key: str) -> float:
+        """Seconds since the epoch by the clock of the store."""
+
+    async def published(self) -> dict[str, int] | None:
+        """Files of the destination and their sizes in bytes; ``None`` when there is no destination."""
+
+    async def publish(self, files: Mapping[str, str]) -> None:
+        """Make ``files`` (name → key) the whole content of the destination, in one step where the store can."""
+
+    async def scratch(self) -> Path:
+        """A local folder for files that :meth:`create_from` will take."""
+
+    @property
+    def destination(self) -> str:
+        """What readers open."""
+
+    def locate(self, key: str) -> str:
+        """The address of an object, for people."""
+
+
+class LocalStorage:
+    """Objects on a POSIX file system.
+
+    A new object is written to a temporary file, synced, and linked to its name: ``link`` fails when the name is taken,
+    and nobody ever sees a part of the bytes.
+    Folders are synced after each change, so that what was acknowledged survives a power cut.
+
+    :param root: folder of the objects; made when the first object is created.
+    :param destination: file or folder that readers open; on the same file system as ``root``.
+    """
+
+    def __init__(self, root: Path, destination: Path, *, single_file: bool) -> None:
+        self._root = root
+        self._destination = destination
+        self._single_file = single_file
+        self._made: set[Path] = set()
+
+    @property
+    def destination(self) -> str:
+        return str(self._destination)
+
+    def locate(self, key: str) -> str:
+        return str(self._path(key))
+
+    async def create(self, key: str, content: bytes) -> None:
+        await asyncio.to_thread(self._create, key, content)
+
+    async def create_from(self, key: str, path: Path) -> None:
+        await asyncio.to_thread(self._create_from, key, path)
+
+    async def scratch(self) -> Path:
+        folder = self._root / f"{_TEMPORARY}parts"
+        await asyncio.to_thread(self._make_folder, folder)
+        return folder
+
+    async def replace(self, key: str, content: bytes) -> None:
+        await asyncio.to_thread(self._replace, key, content)
+
+    async def read(self, key: str) -> bytes:
+        return await asyncio.to_thread(self._read, key)
+
+    async def open(self, key: str) -> pa.NativeFile:
+        path = self._path(key)
+        try:
+            return await asyncio.to_thread(pa.OSFile, str(path))
+        except FileNotFoundError as error:
+            raise ObjectMissingError(f"{path} is missing") from error
+
+    async def list_keys(self, prefix: str) -> list[str]:
+        return await asyncio.to_thread(self._list_keys, prefix)
+
+    async def delete(self, key: str) -> None:
+        await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+
+    async def modified(self, key: str) -> float:
+        path = self._path(key)
+        try:
+            return (await asyncio.to_thread(path.stat)).st_mtime
+        except FileNotFoundError as error:
+            raise ObjectMissingError(f"{path} is missing") from error
+
+    async def published(self) -> dict[str, int] | None:
+        return await asyncio.to_thread(self._published)
+
+    async def publish(self, files: Mapping[str, str]) -> None:
+        await asyncio.to_thread(self._publish, files)
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):
+            raise StorageError(f"the key {key!r} leaves the state folder")
+        return self._root.joinpath(*parts)
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder in self._made:
+            return
+        if not folder.is_dir():
+            if folder.parent != folder:
+                self._make_folder(folder.parent)
+            with _explained(folder), contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o750)
+            _sync_folder(folder.parent)
+        self._made.add(folder)
+
+    def _write_temporary(self, folder: Path, content: bytes) -> Path:
+        self._make_folder(folder)
+        temporary = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        with _explained(temporary):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        return temporary
+
+    def _link(self, temporary: Path, path: Path) -> bool:
+        """Give the file its name; ``False`` when the name is taken."""
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        _sync_folder(path.parent)
+        return True
+
+    def _create(self, key: str, content: bytes) -> None:
+        path = self._path(key)
+        if not self._link(self._write_temporary(path.parent, content), path) and self._read(key) != content:
+            raise ObjectExistsError(f"{path} exists already")
+
+    def _create_from(self, key: str, source: Path) -> None:
+        path = self._path(key)
+        self._make_folder(path.parent)
+        with _explained(path):
+            with source.open("rb") as file:
+                os.fsync(file.fileno())
+            size = source.stat().st_size
+            try:
+                taken = not self._link(source, path)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                raise StorageError(f"{source.parent} and {path.parent} are on different file systems") from error
+        if taken and path.stat().st_size != size:
+            raise ObjectExistsError(f"{path} exists already with another size")
+
+    def _replace(self, key: str, content: bytes) -> None:
+        path = self._path(key)
+        temporary = self._write_temporary(path.parent, content)
+        with _explained(path):
+            temporary.replace(path)
+        _sync_folder(path.parent)
+
+    def _read(self, key: str) -> bytes:
+        path = self._path(key)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as file:
+                return file.read()
+        except FileNotFoundError as error:
+            raise ObjectMissingError(f"{path} is missing") from error
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+
+    def _list_keys(self, prefix: str) -> list[str]:
+        folder = self._path(prefix)
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        return [f"{prefix}/{name}" for name in sorted(names) if not name.startswith(_TEMPORARY)]
+
+    def _published(self) -> dict[str, int] | None:
+        try:
+            if self._single_file:
+                return {self._destination.name: self._destination.stat().st_size}
+            with os.scandir(self._destination) as entries:
+                return {entry.name: entry.stat().st_size for entry in entries}
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError as error:
+            raise DestinationError(
+                f"the destination {self._destination} is a file; name a folder, or a file that ends in .parquet"
+            ) from error
+
+    def _publish(self, files: Mapping[str, str]) -> None:
+        parent = self._destination.parent
+        stage = self._root / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        with _explained(self._destination):
+            if self._single_file:
+                ((_, key),) = files.items()
+                os.link(self._path(key), stage)
+                stage.replace(self._destination)
+                _sync_folder(parent)
+                return
+            stage.mkdir(mode=0o755)
+            for name, key in files.items():
+                os.link(self._path(key), stage / name)
+            _sync_folder(stage)
+            if self._destination.exists():
+                _exchange(stage, self._destination)
+                _sync_folder(parent)
+                for old in stage.iterdir():
+                    old.unlink()
+                stage.rmdir()
+            else:
+                stage.rename(self._destination)
+                _sync_folder(parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(a: Path, b: Path) -> None:
+    """Swap two folders in one step, so that readers see the old or the new one and never none."""
+    if sys.platform == "linux":
+        at_cwd, rename_exchange = -100, 2
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), rename_exchange) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in {errno.ENOSYS, errno.EINVAL}:
+            raise OSError(code, os.strerror(code), str(b))
+    # No exchange here (another system, or a network file system): the old folder steps aside for a moment.
+    aside = a.with_name(f"{a.name}-old")
+    b.rename(aside)
+    a.rename(b)
+    aside.rename(a)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say what a disk refused in words that help."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            free = os.statvfs(path.parent if path.parent.exists() else "/").f_bavail
+            raise StorageError(
+                f"no space left for {path} ({free} blocks free); free some and run the task again"
+            ) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise StorageError(
+                f"{path} cannot be written: {error.strerror}; give the worker's user write access"
+            ) from error
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,194 @@
+"""Who asks what: read all keys once, and find for each row where its answer comes from.
+
+Keys go to local disk and are matched in buckets, so that memory does not grow with the dataset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .recall import KEY
+from .tasks import Question
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from .dataset import Source
+    from .plan import Part
+    from .tasks import InferenceTask
+
+__all__ = ["REFUSED", "PartSurvey", "Survey", "survey"]
+
+REFUSED = -1
+"""Origin of a row that is not asked at all."""
+BUCKET_KEYS = 1_000_000
+"""Keys matched at a time: 16 MB of keys and about 60 MB while they are sorted."""
+_PAIR = np.dtype([("position", "<i8"), ("origin", "<i8")])
+_NO_KEY = bytes(KEY.itemsize)
+
+
+class PartSurvey(NamedTuple):
+    """The rows of one part."""
+
+    keys: np.ndarray
+    origins: np.ndarray
+    """For each row: its own number (ask), an earlier row's number (same answer), -1 (not asked), or ``-2 - n``: the
+    answer on record with number ``n``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Where each row of the parts that are left gets its answer."""
+
+    folder: Path
+    offsets: dict[int, int]
+    """Part → position of its first row in the survey."""
+    bounds: np.ndarray
+    """For each bucket and part of the survey: the first pair of the part in the bucket's file."""
+    shared: np.ndarray
+    """Ascending numbers of the rows whose answer is used by other rows, too."""
+    asked: int
+    """Rows to ask."""
+    tokens: int
+    """Estimated tokens of the rows to ask."""
+    removed: int
+    """Rows of the previous version whose key is in no part of this run."""
+
+    def part(self, part: Part) -> PartSurvey:
+        """Keys and origins of a part."""
+        offset = self.offsets[part.index]
+        keys = np.fromfile(self.folder / "keys", KEY, part.rows, offset=offset * KEY.itemsize)
+        origins = np.full(part.rows, REFUSED, np.int64)
+        index = list(self.offsets).index(part.index)
+        for bucket in range(len(self.bounds)):
+            start, end = self.bounds[bucket, index], self.bounds[bucket, index + 1]
+            path = self.folder / f"origins-{bucket}"
+            pairs = np.fromfile(path, _PAIR, end - start, offset=start * _PAIR.itemsize)
+            origins[pairs["position"] - offset] = pairs["origin"]
+        return PartSurvey(keys, origins)
+
+
+def survey(
+    source: Source,
+    task: InferenceTask,
+    parts: Sequence[Part],
+    known_keys: Path,
+    folder: Path,
+    *,
+    share: bool,
+    previous: range,
+) -> Survey:
+    """Read the keys of ``parts`` and match them with each other and with the keys on record.
+
+    :param known_keys: file of the keys on record, most believed first.
+    :param folder: local folder for the keys of this run.
+    :param share: rows with equal keys share one answer; else each occurrence has its own.
+    :param previous: numbers of the keys on record that belong to the version before this one.
+    """
+    columns = {column.split(".", 1)[0] for column in task.input_columns} | set(task.input_columns)
+    with (folder / "keys").open("wb") as keys, (folder / "tokens").open("wb") as tokens:
+        for _, batch in source.windows(_ranges(parts), sorted(columns)):
+            questions = task.questions(batch)
+            keys.write(b"".join([q.key if isinstance(q, Question) else _NO_KEY for q in questions]))
+            tokens.write(np.array([q.tokens if isinstance(q, Question) else 0 for q in questions], np.int32).tobytes())
+    offsets, at = {}, 0
+    for part in parts:
+        offsets[part.index] = at
+        at += part.rows
+    starts = np.array([*offsets.values(), at])
+    numbers = np.array([part.first_row for part in parts] or [0]) - starts[: max(len(parts), 1)]
+    known = known_keys.stat().st_size // KEY.itemsize
+    buckets = max(1, -(-(known + at) // BUCKET_KEYS))
+    bounds = np.zeros((buckets, len(parts) + 1), np.int64)
+    shared: list[np.ndarray] = []
+    asked = token_sum = removed = 0
+    all_tokens = np.memmap(folder / "tokens", np.int32, "r") if at else np.zeros(0, np.int32)
+    for bucket in range(buckets):
+        known_keys_here, known_at = _bucket(known_keys, bucket, buckets)
+        own_keys_here, own_at = _bucket(folder / "keys", bucket, buckets)
+        # Row numbers of the dataset, not positions of the survey, are what other rooms know.
+        own_rows = own_at + numbers[np.searchsorted(starts, own_at, side="right") - 1] if at else own_at
+        match = _match_shared if share else _match_single
+        origins = match(known_keys_here, -2 - known_at, own_keys_here, own_rows)
+        first = origins == own_rows
+        asked += int(first.sum())
+        token_sum += int(all_tokens[own_at[first]].sum())
+        shared.append(np.unique(origins[(origins >= 0) & ~first]))
+        before = (known_at >= previous.start) & (known_at < previous.stop)
+        removed += int(
+            before.sum()
+            - np.isin(known_keys_here[before], np.concatenate([own_keys_here, known_keys_here[~before]])).sum()
+        )
+        pairs = np.empty(len(own_at), _PAIR)
+        pairs["position"], pairs["origin"] = own_at, origins
+        pairs.tofile(folder / f"origins-{bucket}")
+        bounds[bucket] = np.searchsorted(own_at, starts)
+    return Survey(folder, offsets, bounds, np.sort(np.concatenate(shared)), asked, token_sum, removed)
+
+
+def _ranges(parts: Sequence[Part]) -> list[tuple[int, int]]:
+    return [(part.first_row, part.end_row) for part in parts if part.rows]
+
+
+def _bucket(path: Path, bucket: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keys of one bucket and their positions in the file, in order; rows without a key are left out."""
+    keys, positions = [], []
+    for start, chunk in _chunks(path):
+        mine = (chunk["high"] % np.uint64(buckets)) == bucket
+        mine &= (chunk["high"] != 0) | (chunk["low"] != 0)
+        at = np.flatnonzero(mine)
+        keys.append(chunk[at])
+        positions.append(at + start)
+    if not keys:
+        return np.empty(0, KEY), np.empty(0, np.int64)
+    return np.concatenate(keys), np.concatenate(positions)
+
+
+def _chunks(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    start = 0
+    while len(chunk := np.fromfile(path, KEY, BUCKET_KEYS, offset=start * KEY.itemsize)):
+        yield start, chunk
+        start += len(chunk)
+
+
+def _match_shared(
+    known_keys: np.ndarray, known_codes: np.ndarray, own_keys: np.ndarray, own_rows: np.ndarray
+) -> np.ndarray:
+    """Each row gets the first answer with its key: on record if there is one, else of the first row that asks."""
+    codes = np.concatenate([known_codes, own_rows])
+    _, group, order = _groups(known_keys, own_keys)
+    firsts = codes[order[np.unique(group, return_index=True)[1]]]
+    origins = np.empty(len(codes), np.int64)
+    origins[order] = firsts[group]
+    return origins[len(known_codes) :]
+
+
+def _match_single(
+    known_keys: np.ndarray, known_codes: np.ndarray, own_keys: np.ndarray, own_rows: np.ndarray
+) -> np.ndarray:
+    """The k-th row with a key gets the k-th answer on record with that key, or asks."""
+    starts, group, order = _groups(known_keys, own_keys)
+    is_known = order < len(known_codes)
+    known_per_group = np.bincount(group, is_known, len(starts)).astype(np.int64)
+    rank = np.arange(len(order)) - starts[group]
+    own_rank = rank - known_per_group[group]
+    origins = np.empty(len(own_rows), np.int64)
+    own = ~is_known
+    served = own & (own_rank < known_per_group[group])
+    origins[order[own] - len(known_codes)] = own_rows[order[own] - len(known_codes)]
+    origins[order[served] - len(known_codes)] = known_codes[order[starts[group[served]] + own_rank[served]]]
+    return origins
+
+
+def _groups(known_keys: np.ndarray, own_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Equal keys side by side, first come first: start of each group, group of each place, place → index."""
+    keys = np.concatenate([known_keys, own_keys])
+    order = np.lexsort((keys["low"], keys["high"]))
+    ordered = keys[order]
+    new = np.ones(len(ordered), bool)
+    new[1:] = (ordered["high"][1:] != ordered["high"][:-1]) | (ordered["low"][1:] != ordered["low"][:-1])
+    return np.flatnonzero(new), np.cumsum(new) - 1, order

@@ -1,0 +1,125 @@
+"""Rows on their way: which of them have an answer, and what they look like when all have one. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from .vault import Counts
+
+if TYPE_CHECKING:
+    from .plan import Part
+    from .tasks import Question
+
+__all__ = ["Asked", "Batch", "Window"]
+
+
+class Window:
+    """Some hundred or thousand consecutive rows of one part.
+
+    Answers come in any order; the window is finished when each row has an answer or a reason.
+    """
+
+    __slots__ = ("_columns", "_positions", "_reasons", "batch", "counts", "first_row", "keys", "left", "part")
+
+    def __init__(self, part: Part, first_row: int, batch: pa.RecordBatch, keys: np.ndarray) -> None:
+        """:param keys: content key of each row, zeros for a row that is not asked; taken over."""
+        self.part = part
+        self.first_row = first_row
+        self.batch = batch
+        self.keys = keys
+        self.counts = Counts()
+        self.left = int(batch.num_rows)
+        self._positions: list[np.ndarray] = []
+        self._columns: list[pa.RecordBatch] = []
+        self._reasons: dict[int, str] = {}
+
+    @property
+    def rows(self) -> int:
+        """Rows of the window."""
+        return int(self.batch.num_rows)
+
+    @property
+    def finished(self) -> bool:
+        """Whether each row has an answer or a reason."""
+        return self.left == 0
+
+    def give(self, positions: np.ndarray, columns: pa.RecordBatch) -> None:
+        """Answers for the rows at ``positions``; whoever calls books them."""
+        self._positions.append(positions)
+        self._columns.append(columns)
+        self.left -= len(positions)
+
+    def fail(self, position: int, reason: str) -> None:
+        """A reason instead of an answer, booked as failed."""
+        self._reasons[position] = reason
+        self.keys[position] = (0, 0)
+        self.counts.fail(reason)
+        self.left -= 1
+
+    def build(self, answers: pa.Schema, error_column: str) -> pa.RecordBatch:
+        """The finished rows: input columns, answer columns, error column."""
+        columns = self._in_order(answers)
+        errors = pa.array(
+            [self._reasons.get(i) for i in range(self.rows)] if self._reasons else [None] * self.rows, pa.string()
+        )
+        schema = self.batch.schema
+        for field in answers:
+            schema = schema.append(field)
+        schema = schema.append(pa.field(error_column, pa.string()))
+        return pa.RecordBatch.from_arrays([*self.batch.columns, *columns, errors], schema=schema)
+
+    def _in_order(self, answers: pa.Schema) -> list[pa.Array]:
+        if not self._columns:
+            return [pa.nulls(self.rows, field.type) for field in answers]
+        by_start = sorted(range(len(self._positions)), key=lambda i: int(self._positions[i][0]))
+        positions = np.concatenate([self._positions[i] for i in by_start])
+        together = pa.concat_batches([self._columns[i] for i in by_start])
+        if len(positions) == self.rows and bool((positions[1:] > positions[:-1]).all()):
+            return list(together.columns)
+        place = np.full(self.rows, -1, np.int64)
+        place[positions] = np.arange(len(positions))
+        return list(together.take(pa.array(place, mask=place < 0)).columns)
+
+
+class Asked(NamedTuple):
+    """Who asked: a row of a window."""
+
+    window: Window
+    position: int
+
+    @property
+    def row(self) -> int:
+        """Number of the row in the dataset."""
+        return self.window.first_row + self.position
+
+
+class Batch:
+    """Questions that go into one request, and how often they went."""
+
+    __slots__ = ("asked", "attempts", "questions", "tokens")
+
+    def __init__(self, items: list[tuple[Asked, Question]], attempts: int = 0) -> None:
+        self.asked = [asked for asked, _ in items]
+        self.questions = [question for _, question in items]
+        self.tokens = sum(question.tokens for question in self.questions)
+        self.attempts = attempts
+        """Failed attempts that count, so far."""
+
+    @property
+    def parts(self) -> frozenset[int]:
+        """Parts that wait for the answers."""
+        return frozenset(asked.window.part.index for asked in self.asked)
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The same questions in two requests."""
+        items = list(zip(self.asked, self.questions, strict=True))
+        middle = len(items) // 2
+        return Batch(items[:middle]), Batch(items[middle:])
+
+    def pieces(self, rows: int) -> list[Batch]:
+        """The same questions in requests of at most ``rows``."""
+        items = list(zip(self.asked, self.questions, strict=True))
+        return [Batch(items[at : at + rows]) for at in range(0, len(items), rows)]

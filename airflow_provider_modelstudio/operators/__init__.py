@@ -1,0 +1,1 @@
+"""Operators: declarations over one engine."""

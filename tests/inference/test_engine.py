@@ -1,0 +1,391 @@
+"""The engine against a scripted service: what comes out, what was paid, what happens when things break."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_provider_modelstudio.inference.engine import StopSignal
+from airflow_provider_modelstudio.inference.errors import (
+    DestinationError,
+    EndpointError,
+    InterruptedRunError,
+    OutageError,
+    RowsRefusedError,
+)
+from airflow_provider_modelstudio.inference.tasks import RequestLimits
+from tests.inference.fakes import Hashes, Scripted, http, vector
+
+TEXTS = [f"row number {i}" for i in range(357)]
+
+
+def test_every_row_comes_out_once_in_order_with_its_vector(place):
+    """A run over several files, row groups and parts gives each row its own vector, asking ten a time."""
+    place.write(TEXTS)
+    service = Scripted()
+    summary = place.run(service)
+    place.check(TEXTS)
+    assert service.billed == dict.fromkeys(TEXTS, 1)
+    assert service.sizes == [10] * 35 + [7]
+    assert (summary.rows, summary.embedded, summary.failed, summary.requests) == (357, 357, 0, 36)
+    assert summary.files == 4
+    assert service.most_in_flight > 1
+
+
+def test_the_output_has_the_declared_form(place):
+    """All input columns, a fixed-size vector, a nullable error column; pages carry checksums."""
+    place.write(TEXTS[:5])
+    place.run()
+    schema = pq.read_schema(next(place.destination.iterdir()))
+    assert schema.names == ["id", "text", "embedding", "embedding_error"]
+    assert str(schema.field("embedding").type) == "fixed_size_list<element: float>[4]"
+    assert str(schema.field("embedding_error").type) == "string"
+
+
+def test_a_finished_run_asks_nothing(place):
+    """The same run again makes no call and says that nothing was asked."""
+    place.write(TEXTS)
+    place.run(owner="first")
+    service = Scripted()
+    summary = place.run(service, owner="second")
+    assert service.requests == 0
+    assert summary.up_to_date
+    assert (summary.embedded, summary.reused, summary.rows) == (0, 357, 357)
+    place.check(TEXTS)
+
+
+def test_a_retry_after_success_gives_the_same_summary(place):
+    """When the success was not recorded by Airflow, the retry returns what the first try would have."""
+    place.write(TEXTS)
+    first = place.run(owner="one run")
+    again = place.run(owner="one run")
+    assert (again.embedded, again.reused, again.up_to_date) == (first.embedded, first.reused, False)
+    assert again.requests == 0
+
+
+def test_only_new_and_changed_rows_are_asked(place):
+    """A nightly run pays for the difference alone, and books what left."""
+    place.write(TEXTS)
+    place.run()
+    changed = ["new row", *TEXTS[:100], "changed row", *TEXTS[102:]]
+    place.write(changed)
+    service = Scripted()
+    summary = place.run(service)
+    place.check(changed)
+    assert service.billed == {"new row": 1, "changed row": 1}
+    assert (summary.embedded, summary.reused, summary.removed) == (2, 355, 2)
+
+
+def test_another_setting_asks_everything_anew(place):
+    """Answers of another model or setting are never reused."""
+    place.write(TEXTS)
+    place.run()
+    service = Scripted()
+    place.run(service, Hashes(setting="b"))
+    assert service.billed == dict.fromkeys(TEXTS, 1)
+
+
+def test_equal_texts_are_asked_once(place):
+    """Equal texts anywhere in the dataset are paid once and answered everywhere."""
+    texts = [f"text {i % 23}" for i in range(400)]
+    place.write(texts)
+    service = Scripted()
+    summary = place.run(service)
+    place.check(texts)
+    assert service.billed == {f"text {i}": 1 for i in range(23)}
+    assert (summary.embedded, summary.deduplicated) == (23, 377)
+
+
+def test_equal_rows_are_asked_each_where_answers_differ(place):
+    """A task whose answers are not deterministic asks each row, and reuses each answer once."""
+    texts = ["same"] * 30
+    place.write(texts)
+    service = Scripted()
+    task = Hashes(equal_rows_share=False)
+    place.run(service, task)
+    assert service.billed == {"same": 30}
+    place.write([*texts, "same", "same"])
+    service = Scripted()
+    summary = place.run(service, task)
+    assert service.billed == {"same": 2}
+    assert (summary.reused, summary.embedded) == (30, 2)
+
+
+def test_empty_texts_are_never_sent(place):
+    """Null and empty texts keep their place with a reason, and cost nothing."""
+    texts = ["a", None, "", "b", None] * 40
+    place.write(texts)
+    service = Scripted()
+    summary = place.run(service)
+    place.check(texts)
+    assert set(service.billed) == {"a", "b"}
+    assert summary.failed == 120
+    assert summary.errors == {"empty text": 120}
+
+
+@pytest.mark.parametrize("texts", [[], [None] * 250, ["", None]])
+def test_a_dataset_without_a_question_has_the_full_schema(place, texts):
+    """Zero rows, or rows that ask nothing, give a valid dataset and no request."""
+    place.write(texts)
+    service = Scripted()
+    place.run(service)
+    assert service.requests == 0
+    place.check(texts)
+    assert pq.read_schema(next(place.destination.iterdir())).names == ["id", "text", "embedding", "embedding_error"]
+
+
+def test_one_bad_row_fails_alone(place):
+    """A refused request is halved down to the row that is to blame; all others get their vector, once."""
+
+    def refuse(number, texts):
+        return http(400, "data_inspection_failed", upstream=400) if "row number 77" in texts else None
+
+    place.write(TEXTS)
+    service = Scripted(refuse)
+    summary = place.run(service)
+    place.check(TEXTS, failed={"row number 77"})
+    assert summary.failed == 1
+    assert "row number 77" not in service.billed
+    assert max(service.billed.values()) == 1
+
+
+def test_a_failed_row_is_not_paid_again_by_a_retry(place):
+    """The reason of a refused row is durable: a retry of the run does not ask for it."""
+    asked = []
+
+    def refuse(number, texts):
+        asked.append(texts)
+        if number > 25:
+            return http(401, kind="security_exception")
+        return http(400, "data_inspection_failed", upstream=400) if "row number 11" in texts else None
+
+    place.write(TEXTS)
+    with pytest.raises(EndpointError):
+        place.run(Scripted(refuse))
+    service = Scripted()
+    place.run(service)
+    assert "row number 11" not in service.billed
+    place.check(TEXTS, failed={"row number 11"})
+
+
+def test_fail_on_row_error_stops_and_keeps_what_was_paid(place):
+    """on_row_error='fail' fails the task at the first refused row; nothing that was answered is asked again."""
+
+    def refuse(number, texts):
+        return http(400, "data_inspection_failed", upstream=400) if "row number 200" in texts else None
+
+    place.write(TEXTS)
+    first = Scripted(refuse)
+    with pytest.raises(RowsRefusedError, match="row 200"):
+        place.run(first, on_row_error="fail")
+    second = Scripted()
+    place.run(second)
+    assert max((first.billed + second.billed).values()) == 1
+
+
+def test_max_error_rate_stops_the_run(place):
+    """More failed rows than allowed fail the task and publish nothing."""
+    place.write(["a", None] * 150)
+    with pytest.raises(RowsRefusedError, match="max_error_rate"):
+        place.run(max_error_rate=0.1)
+    assert not place.destination.exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        http(503),
+        http(400, "Received a server error status code status [500]", upstream=500),
+        http(429, upstream=429),
+        http(429, upstream=429, retry_after=0.01),
+        http(408),
+    ],
+)
+def test_passing_failures_spoil_no_row(place, error):
+    """Outages, throttling and timeouts that pass leave no trace in the dataset."""
+    place.write(TEXTS[:120])
+    place.run(Scripted(lambda number, texts: error if number in {2, 3} else None))
+    place.check(TEXTS[:120])
+
+
+def test_an_outage_that_lasts_stops_the_task(place):
+    """When nothing succeeds for the time we are patient, the task fails with a message and spoils no row."""
+    place.write(TEXTS[:30])
+    with pytest.raises(OutageError, match="the next try goes on"):
+        place.run(Scripted(lambda number, texts: http(503)))
+    assert not place.destination.exists()
+    place.run()
+    place.check(TEXTS[:30])
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (http(401, kind="security_exception"), "."),
+        (http(404, "Inference endpoint not found [endpoint]", kind="resource_not_found_exception"), "."),
+        (http(429, "Free allocated quota exceeded.", upstream=429), "."),
+    ],
+)
+def test_what_only_somebody_else_can_mend_stops_the_task(place, error, words):
+    """A bad key, a missing endpoint, an account in arrears: the task stops, paid answers are kept."""
+    place.write(TEXTS)
+    first = Scripted(lambda number, texts: error if number > 12 else None)
+    with pytest.raises(EndpointError, match=words):
+        place.run(first)
+    second = Scripted()
+    place.run(second)
+    place.check(TEXTS)
+    assert (first.billed + second.billed) == dict.fromkeys(TEXTS, 1)
+
+
+def test_the_limit_that_the_server_names_is_kept(place):
+    """'should not be larger than 4' lowers the request size for the whole run, after as few refusals as were in flight."""
+
+    def refuse(number, texts):
+        if len(texts) > 4:
+            return http(
+                400, "Value error, batch size is invalid, it should not be larger than 4.: input.contents", upstream=400
+            )
+        return None
+
+    place.write(TEXTS)
+    service = Scripted(refuse)
+    place.run(service)
+    place.check(TEXTS)
+    assert sum(size > 4 for size in service.sizes) <= 8
+    assert service.billed == dict.fromkeys(TEXTS, 1)
+
+
+def test_a_wrong_count_is_never_zipped(place):
+    """An answer with a vector missing is thrown away and asked again."""
+    place.write(TEXTS[:40])
+    service = Scripted(
+        lambda number, texts: json.dumps([vector(t) for t in texts[:-1]]).encode() if number == 2 else None
+    )
+    place.run(service)
+    place.check(TEXTS[:40])
+
+
+def test_a_value_that_is_no_number_spoils_its_row_only(place):
+    """A row whose vector cannot be used has a reason; its neighbours keep their vectors."""
+
+    def broken(number, texts):
+        if "row number 5" in texts:
+            return json.dumps([None if t == "row number 5" else vector(t) for t in texts]).encode()
+        return None
+
+    place.write(TEXTS[:20])
+    place.run(Scripted(broken))
+    place.check(TEXTS[:20], failed={"row number 5"})
+
+
+def test_other_dimensions_in_the_middle_stop_the_run(place):
+    """Vectors of another length never reach the dataset."""
+    place.write(TEXTS)
+    with pytest.raises(EndpointError, match="changed the form"):
+        place.run(Scripted(lambda n, texts: json.dumps([[1.0] * 5 for _ in texts]).encode() if n == 20 else None))
+    assert not place.destination.exists()
+
+
+def test_a_stop_keeps_the_answers_in_flight(place):
+    """Asked to stop, the run sends nothing more, waits for what is in flight, and pays for none of it again."""
+    place.write(TEXTS)
+    stop = StopSignal()
+
+    def slow(number, texts):
+        async def wait():
+            if number == 15:
+                stop.request()
+            await asyncio.sleep(0.05)
+
+        return wait()
+
+    first = Scripted(slow)
+    with pytest.raises(InterruptedRunError):
+        place.run(first, stop=stop)
+    assert 15 <= first.requests < 30
+    second = Scripted()
+    place.run(second)
+    place.check(TEXTS)
+    assert first.billed + second.billed == dict.fromkeys(TEXTS, 1)
+
+
+def test_strange_files_are_never_touched(place):
+    """A destination with files of somebody else is refused before anything is asked."""
+    place.write(TEXTS)
+    place.destination.mkdir()
+    (place.destination / "mine.parquet").write_bytes(b"precious")
+    service = Scripted()
+    with pytest.raises(DestinationError, match=r"mine\.parquet"):
+        place.run(service)
+    assert service.requests == 0
+    assert (place.destination / "mine.parquet").read_bytes() == b"precious"
+
+
+def test_a_destination_that_was_removed_is_published_again(place):
+    """The dataset comes back from the state, without a call."""
+    place.write(TEXTS)
+    place.run()
+    for file in place.destination.iterdir():
+        file.unlink()
+    place.destination.rmdir()
+    service = Scripted()
+    place.run(service)
+    assert service.requests == 0
+    place.check(TEXTS)
+
+
+def test_a_single_file_holds_everything(place):
+    """A destination that ends in .parquet is one file with all rows."""
+    place.write(TEXTS)
+    place.run(single_file=True)
+    rows = place.rows(place.folder / "out.parquet")
+    assert [row["embedding"] for row in rows] == [vector(text) for text in TEXTS]
+
+
+def test_requests_keep_the_size_limits(place):
+    """Tokens bound a request as well as rows do."""
+    place.write(TEXTS)
+    service = Scripted()
+    place.run(service, Hashes(limits=RequestLimits(rows=10, tokens=9)))
+    assert set(service.sizes) == {3}
+
+
+def test_progress_is_told_while_it_runs(place):
+    """Reports come while the run goes on, and the last one says that all is done."""
+    place.write(TEXTS)
+
+    def slow(number, texts):
+        return asyncio.sleep(0.01)
+
+    place.run(Scripted(slow))
+    assert len(place.reports) > 2
+    assert place.reports[-1].rows_done == 357
+    assert [r.rows_done for r in place.reports] == sorted(r.rows_done for r in place.reports)
+
+
+def test_a_damaged_segment_is_asked_again_never_guessed(place):
+    """A journal object with a flipped byte costs its rows again, and nothing wrong is written."""
+    place.write(TEXTS)
+    with pytest.raises(EndpointError):
+        place.run(Scripted(lambda number, texts: http(401, kind="security_exception") if number > 8 else None))
+    segments = sorted(place.state.glob("*/journal/*.seg"))
+    assert segments
+    for segment in segments:
+        content = bytearray(segment.read_bytes())
+        content[len(content) // 2] ^= 0x40
+        segment.write_bytes(content)
+    service = Scripted()
+    place.run(service)
+    place.check(TEXTS)
+    assert service.billed == dict.fromkeys(TEXTS, 1)
+
+
+def test_the_journal_is_empty_after_the_commit(place):
+    """Answers that are in the dataset are not kept twice."""
+    place.write(TEXTS)
+    place.run()
+    assert list(place.state.glob("*/journal/*.seg")) == []

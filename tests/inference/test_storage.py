@@ -1,0 +1,161 @@
+"""One set of checks that every store passes."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError
+from airflow_provider_modelstudio.inference.storage import LocalStorage, ObjectExistsError, ObjectMissingError
+
+
+@pytest.fixture(params=["local"])
+def storage(tmp_path):
+    return LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False)
+
+
+def _run(coroutine):
+    return asyncio.run(coroutine)
+
+
+def test_what_was_created_can_be_read(storage):
+    """An object is there whole, and listed, once it was created."""
+    _run(storage.create("a/b/c", b"content"))
+    assert _run(storage.read("a/b/c")) == b"content"
+    assert _run(storage.list_keys("a/b")) == ["a/b/c"]
+    assert _run(storage.list_keys("nowhere")) == []
+    assert _run(storage.open("a/b/c")).read() == b"content"
+
+
+def test_the_first_creator_wins(storage):
+    """Another content under the same key is refused, and the first one stays."""
+    _run(storage.create("k", b"first"))
+    with pytest.raises(ObjectExistsError):
+        _run(storage.create("k", b"second"))
+    assert _run(storage.read("k")) == b"first"
+
+
+def test_creating_the_same_again_is_no_error(storage):
+    """A creator whose answer was lost may ask again."""
+    _run(storage.create("k", b"mine"))
+    _run(storage.create("k", b"mine"))
+
+
+def test_exactly_one_of_many_creators_wins(storage):
+    """Of sixteen creators of one key at the same time, one wins; fifty keys."""
+    for key in range(50):
+
+        def attempt(who, key=key):
+            try:
+                _run(storage.create(f"contested/{key}", f"creator {who}".encode()))
+            except ObjectExistsError:
+                return None
+            return who
+
+        with ThreadPoolExecutor(16) as pool:
+            winners = [who for who in pool.map(attempt, range(16)) if who is not None]
+        assert len(winners) == 1
+        assert _run(storage.read(f"contested/{key}")) == f"creator {winners[0]}".encode()
+
+
+def test_missing_objects_are_named(storage):
+    """Reading what is not there says which object is missing; deleting it is fine."""
+    for ask in (storage.read, storage.open, storage.modified):
+        with pytest.raises(ObjectMissingError, match="gone"):
+            _run(ask("folder/gone"))
+    _run(storage.delete("folder/gone"))
+
+
+def test_replace_and_delete(storage):
+    """A replaceable object has its last content; a deleted one is gone."""
+    _run(storage.replace("lease", b"1"))
+    _run(storage.replace("lease", b"2"))
+    assert _run(storage.read("lease")) == b"2"
+    assert _run(storage.modified("lease")) > 0
+    _run(storage.delete("lease"))
+    with pytest.raises(ObjectMissingError):
+        _run(storage.read("lease"))
+
+
+@pytest.mark.parametrize("key", ["../out", "/etc/passwd", "a/../../b", "a//b", "./a", ""])
+def test_keys_stay_below_the_root(storage, key):
+    """No key leads out of the state folder."""
+    with pytest.raises(StorageError, match="leaves the state folder"):
+        _run(storage.create(key, b"x"))
+
+
+def _part(storage, name, content):
+    path = _run(storage.scratch()) / name
+    path.write_bytes(content)
+    _run(storage.create_from(f"parts/{name}", path))
+
+
+def test_publishing_shows_exactly_the_files(storage):
+    """The destination holds the named files and nothing else, before and after a change."""
+    assert _run(storage.published()) is None
+    for name in ("one", "two", "three"):
+        _part(storage, name, name.encode())
+    _run(storage.publish({"one": "parts/one", "two": "parts/two"}))
+    assert _run(storage.published()) == {"one": 3, "two": 3}
+    _run(storage.publish({"two": "parts/two", "three": "parts/three"}))
+    assert _run(storage.published()) == {"two": 3, "three": 5}
+    assert _run(storage.list_keys("parts")) == ["parts/one", "parts/three", "parts/two"]
+
+
+def test_a_part_may_be_stored_again(storage):
+    """A part is named by its content, so that a second writer finds it there."""
+    _part(storage, "p", b"same")
+    _part(storage, "p", b"same")
+    with pytest.raises(ObjectExistsError):
+        _part(storage, "p", b"other length")
+
+
+class TestLocal:
+    """What only a local disk does."""
+
+    def test_readers_never_see_half(self, tmp_path):
+        """A reader that polls while versions are swapped sees one whole version each time."""
+        storage = LocalStorage(tmp_path / "state", tmp_path / "data", single_file=False)
+        for version in range(2):
+            for i in range(3):
+                _part(storage, f"{version}-{i}", b"x")
+        versions = [{f"{v}-{i}": f"parts/{v}-{i}" for i in range(3)} for v in range(2)]
+        _run(storage.publish(versions[0]))
+        with ThreadPoolExecutor(1) as pool:
+            swapping = pool.submit(lambda: [_run(storage.publish(versions[i % 2])) for i in range(60)])
+            looks = 0
+            while not swapping.done():
+                seen = {path.name[0] for path in (tmp_path / "data").iterdir()}
+                # A listing that was begun before a swap may go on in the folder that stepped aside.
+                assert len(seen) <= 1
+                looks += 1
+        assert looks > 10
+
+    def test_a_single_file_is_swapped_in_one_step(self, tmp_path):
+        """A destination that is a file is replaced by the next version."""
+        storage = LocalStorage(tmp_path / "state", tmp_path / "out.parquet", single_file=True)
+        _part(storage, "a", b"first")
+        _part(storage, "b", b"second")
+        _run(storage.publish({"out.parquet": "parts/a"}))
+        _run(storage.publish({"out.parquet": "parts/b"}))
+        assert (tmp_path / "out.parquet").read_bytes() == b"second"
+        assert _run(storage.published()) == {"out.parquet": 6}
+
+    def test_a_folder_where_a_file_is_says_so(self, tmp_path):
+        """A destination that is a file although a folder is wanted is refused with what to do."""
+        (tmp_path / "data").write_text("x")
+        storage = LocalStorage(tmp_path / "state", tmp_path / "data", single_file=False)
+        with pytest.raises(DestinationError, match=r"ends in \.parquet"):
+            _run(storage.published())
+
+    def test_links_are_not_followed(self, tmp_path):
+        """An object that was replaced by a symbolic link is not read through it."""
+        storage = LocalStorage(tmp_path / "state", tmp_path / "data", single_file=False)
+        _run(storage.create("k", b"x"))
+        (tmp_path / "state" / "k").unlink()
+        (tmp_path / "secret").write_bytes(b"secret")
+        (tmp_path / "state" / "k").symlink_to(tmp_path / "secret")
+        with pytest.raises(StorageError):
+            _run(storage.read("k"))
