@@ -18,7 +18,7 @@ from .errors import StorageError
 from .vault import Seal, decode_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from .vault import Vault
@@ -116,12 +116,8 @@ class Known:
         self.sources.append(source)
         self.rows += source.rows
 
-    def source_of(self, number: int) -> Source:
-        """The source that holds answer ``number``."""
-        return self.sources[int(np.searchsorted([s.first for s in self.sources], number, side="right")) - 1]
-
-    async def answers(self, numbers: np.ndarray) -> list[tuple[np.ndarray, pa.RecordBatch, list[str | None], Source]]:
-        """Fetch answers: positions in ``numbers``, answer columns, reasons of failed rows, where they come from."""
+    async def answers(self, numbers: np.ndarray) -> list[tuple[np.ndarray, pa.RecordBatch, list[str | None], str]]:
+        """Fetch answers: positions in ``numbers``, answer columns, reasons of failed rows, how they are booked."""
         found = []
         firsts = np.array([source.first for source in self.sources])
         owners = np.searchsorted(firsts, numbers, side="right") - 1
@@ -228,8 +224,3 @@ class Shelf:
             writer.write_batch(batch)
         self._chunks.append(pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0))
         self._open, self._open_rows, self._open_bytes = [], 0, 0
-
-
-def as_keys(keys: Sequence[bytes]) -> np.ndarray:
-    """Keys as an array; rows without a key are all zeros."""
-    return np.frombuffer(b"".join(keys), KEY)

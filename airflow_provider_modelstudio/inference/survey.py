@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .errors import RowsRefusedError
 from .recall import KEY
-from .tasks import Question
+from .tasks import Question, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,8 +92,9 @@ def survey(
     """
     columns = {column.split(".", 1)[0] for column in task.input_columns} | set(task.input_columns)
     with (folder / "keys").open("wb") as keys, (folder / "tokens").open("wb") as tokens:
-        for _, batch in source.windows(_ranges(parts), sorted(columns)):
+        for first_row, batch in source.windows(_ranges(parts), sorted(columns)):
             questions = task.questions(batch)
+            _check_fatal(questions, first_row)
             keys.write(b"".join([q.key if isinstance(q, Question) else _NO_KEY for q in questions]))
             tokens.write(np.array([q.tokens if isinstance(q, Question) else 0 for q in questions], np.int32).tobytes())
     offsets, at = {}, 0
@@ -128,6 +130,15 @@ def survey(
         pairs.tofile(folder / f"origins-{bucket}")
         bounds[bucket] = np.searchsorted(own_at, starts)
     return Survey(folder, offsets, bounds, np.sort(np.concatenate(shared)), asked, token_sum, removed)
+
+
+def _check_fatal(questions: Sequence[Question | Refused], first_row: int) -> None:
+    for i, question in enumerate(questions):
+        if isinstance(question, Refused) and question.fatal:
+            raise RowsRefusedError(
+                f"row {first_row + i} of the source cannot be asked: {question.reason}; nothing was sent. "
+                "Mend the row, or choose a policy that keeps such rows without an answer"
+            )
 
 
 def _ranges(parts: Sequence[Part]) -> list[tuple[int, int]]:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-import uuid
 import zlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from .errors import DestinationError, InputChangedError, StorageError
+from .lease import Lease
 from .storage import ObjectExistsError, ObjectMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from .plan import Part, Plan
@@ -203,7 +203,7 @@ class Vault:
         self.plan = plan
         self._cache = plan.cache_key
         self._run = f"{plan.cache_key}/runs/{plan.run_key}"
-        self._epoch = 0
+        self._lease: Lease | None = None
         self._segments = 0
         self._queue: list[tuple[Record, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -224,24 +224,19 @@ class Vault:
         """Key of the commit."""
         return f"{self._run}/manifest.json"
 
-    async def claim(self) -> None:
-        """Record the plan and take the next epoch."""
-        content = self.plan.as_json()
+    async def record_plan(self) -> None:
+        """Pin the plan; a plan on record must be equal to go on with it."""
         try:
-            await self.storage.create(f"{self._run}/plan.json", content)
+            await self.storage.create(f"{self._run}/plan.json", self.plan.as_json())
         except ObjectExistsError as error:
             raise InputChangedError(
-                "the plan on record for this run is another one; remove the state folder"
+                f"the plan on record in {self.storage.locate(self._run)} is another one; remove that folder"
             ) from error
-        me = json.dumps({"by": uuid.uuid4().hex}).encode()
-        while True:
-            taken = await self.storage.list_keys(f"{self._cache}/epoch")
-            self._epoch = max((int(key.rpartition("/")[2]) for key in taken), default=0) + 1
-            try:
-                await self.storage.create(f"{self._cache}/epoch/{self._epoch:08d}", me)
-            except ObjectExistsError:
-                continue
-            return
+
+    def lease(self, clock: Callable[[], float], ttl: float) -> Lease:
+        """The right to spend on this cache key; its epoch names this attempt's segments."""
+        self._lease = Lease(self.storage, self._cache, clock=clock, ttl=ttl)
+        return self._lease
 
     async def commit(self, seals: Sequence[Seal], *, owner: str, removed: int) -> Manifest:
         """Make the run's dataset a fact. If another attempt was first, its dataset is the fact."""
@@ -391,7 +386,8 @@ class Vault:
 
     async def _write_segment(self, records: Sequence[Record]) -> None:
         self._segments += 1
-        key = f"{self._cache}/journal/e{self._epoch:08d}-{self._segments:08d}.seg"
+        epoch = 0 if self._lease is None else self._lease.epoch
+        key = f"{self._cache}/journal/e{epoch:08d}-{self._segments:08d}.seg"
         await self.storage.create(key, await asyncio.to_thread(encode_segment, records, self.plan.run_key))
         self._waiting_for[key] = set().union(*(record.parts for record in records))
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_modelstudio.inference.dataset import Source
+    from airflow_provider_modelstudio.inference.lease import Lease
     from airflow_provider_modelstudio.inference.plan import Plan
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
     from airflow_provider_modelstudio.inference.transport import Transport
@@ -60,7 +60,7 @@ async def run(
     Raises :class:`~..errors.PermanentError` when somebody must change something, and
     :class:`~..errors.TransientError` when a new try goes on from what is durable.
     """
-    began = time.monotonic()
+    began = asyncio.get_running_loop().time()
     manifest = await vault.committed()
     await vault.check_destination(manifest.files(vault.storage.destination) if manifest else ())
     if manifest is not None:
@@ -76,7 +76,6 @@ async def run(
 class _Run:
     """One try of one run."""
 
-    sender: Sender
     _windows: OpenWindows
 
     def __init__(
@@ -98,13 +97,31 @@ class _Run:
         self._report = report
         self._folder = folder
         self._began = began
+        self.sender: Sender | None = None
+        """``None`` as long as there is nothing to ask."""
         self._to_ask = 0
         self._rows_before = 0
 
     async def complete(self, inference_id: str, transport: Transport, stop: StopSignal) -> Manifest:
         """Everything from the first look at the vault to the commit."""
+        await self._vault.record_plan()
+        lease = self._vault.lease(self._options.clock, self._options.lease_seconds)
+        await lease.acquire()
+        keeping = asyncio.create_task(lease.keep())
+        try:
+            manifest = await self._vault.committed()  # another attempt may have finished while we waited
+            if manifest is None:
+                manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await lease.release()
+        return manifest
+
+    async def _ask_what_is_left(
+        self, inference_id: str, transport: Transport, lease: Lease, stop: StopSignal
+    ) -> Manifest:
         task, vault, options = self._task, self._vault, self._options
-        await vault.claim()
         known = Known(vault, self._folder / "known")
         share = task.equal_rows_share
         seals = await known.read(share=share, reuse=options.reuse)
@@ -133,13 +150,14 @@ class _Run:
             found.tokens,
             self._rows_before,
         )
-        self.sender = Sender(task, inference_id, transport, vault, windows, options)
-        feeder = Feeder(self._source, task, found, known, windows, self.sender)
+        self.sender = sender = Sender(task, inference_id, transport, vault, lease, windows, options)
+        feeder = Feeder(self._source, task, found, known, windows, sender)
         writer = Writer(self._plan, task, vault, windows, self._source.schema, options.max_error_rate)
-        jobs = (feeder.run(left), self.sender.run(), writer.run(left))
-        await self._together([asyncio.create_task(job) for job in jobs], stop)
-        self._report(self._progress())
+        jobs = (feeder.run(left), sender.run(), writer.run(left))
+        await self._together(sender, [asyncio.create_task(job) for job in jobs], stop)
+        self._report(self._progress(sender))
         await asyncio.to_thread(self._source.check_unchanged)
+        lease.check()
         segments = await vault.segments()
         manifest = await vault.commit(
             [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed
@@ -147,10 +165,10 @@ class _Run:
         await vault.drop_journal(segments)
         return manifest
 
-    async def _together(self, jobs: list[asyncio.Task[None]], stop: StopSignal) -> None:
+    async def _together(self, sender: Sender, jobs: list[asyncio.Task[None]], stop: StopSignal) -> None:
         """Return when all jobs are done, raise as soon as one fails or the run is asked to stop."""
         stopped = asyncio.create_task(_interrupted(stop))
-        ticker = asyncio.create_task(self._tick())
+        ticker = asyncio.create_task(self._tick(sender))
         try:
             waiting = set(jobs)
             while waiting:
@@ -161,21 +179,21 @@ class _Run:
         except BaseException:
             for job in jobs:
                 job.cancel()
-            await self.sender.drain()
+            await sender.drain()
             raise
         finally:
             for job in (*jobs, stopped, ticker):
                 job.cancel()
             await asyncio.gather(*jobs, stopped, ticker, return_exceptions=True)
 
-    async def _tick(self) -> None:
+    async def _tick(self, sender: Sender) -> None:
         while True:
             await asyncio.sleep(self._options.progress_seconds)
-            self._report(self._progress())
+            self._report(self._progress(sender))
 
-    def _progress(self) -> Progress:
-        counts, governor = self._windows.counts_so_far(), self.sender.governor
-        seconds = time.monotonic() - self._began
+    def _progress(self, sender: Sender) -> Progress:
+        counts, governor = self._windows.counts_so_far(), sender.governor
+        seconds = asyncio.get_running_loop().time() - self._began
         rate = (counts.rows - self._rows_before) / seconds if seconds > 0 else 0.0
         return Progress(
             rows=self._plan.rows,
@@ -185,7 +203,7 @@ class _Run:
             reused=counts.reused,
             deduplicated=counts.deduplicated,
             failed=counts.failed,
-            requests=self.sender.requests,
+            requests=sender.requests,
             in_flight=governor.in_flight,
             limit=governor.limit,
             limited_by=governor.why,
@@ -215,7 +233,7 @@ def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: flo
         tokens_estimated=sender.tokens if sender else 0,
         cost_estimated=None,
         currency=None,
-        seconds=round(time.monotonic() - began, 3),
+        seconds=round(asyncio.get_running_loop().time() - began, 3),
         destination=vault.storage.destination,
         manifest=vault.storage.locate(vault.manifest_key),
         files=len(manifest.parts),

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable  # noqa: TC003  # dataclasses read their annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
 from airflow_provider_modelstudio.inference.governor import Limits
+from airflow_provider_modelstudio.inference.lease import TTL
 
-__all__ = ["Options", "Progress", "StopSignal"]
+__all__ = ["Options", "Progress", "StopSignal", "boot_clock"]
+
+
+def boot_clock() -> float:
+    """Seconds that go on while the machine is suspended, so that a frozen attempt knows that its lease ran out."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +36,10 @@ class Options:
     """Of a dense vector, where the endpoint says so; used when no row was answered."""
     progress_seconds: float = 5.0
     """Between two reports."""
+    lease_seconds: float = TTL
+    """How long another attempt waits for one that does not answer."""
+    clock: Callable[[], float] = boot_clock
+    """Seconds for the lease."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

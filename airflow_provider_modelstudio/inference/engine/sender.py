@@ -10,7 +10,6 @@ import heapq
 import logging
 import math
 import random
-import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,7 +24,10 @@ from airflow_provider_modelstudio.inference.vault import Record
 from airflow_provider_modelstudio.inference.window import Asked, Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_modelstudio.inference.governor import Permit
+    from airflow_provider_modelstudio.inference.lease import Lease
     from airflow_provider_modelstudio.inference.tasks import Decoded, InferenceTask, Question
     from airflow_provider_modelstudio.inference.transport import Transport
     from airflow_provider_modelstudio.inference.vault import Vault
@@ -52,6 +54,7 @@ class Sender:
         inference_id: str,
         transport: Transport,
         vault: Vault,
+        lease: Lease,
         windows: OpenWindows,
         options: Options,
     ) -> None:
@@ -63,6 +66,8 @@ class Sender:
         self._inference_id = inference_id
         self._transport = transport
         self._vault = vault
+        self._lease = lease
+        self._loop = asyncio.get_running_loop()
         self._windows = windows
         self._options = options
         self._packer: Packer[Asked] = Packer(task.limits)
@@ -106,7 +111,7 @@ class Sender:
     async def run(self) -> None:
         """Send until everything that was fed is settled."""
         while True:
-            now = time.monotonic()
+            now = self._loop.time()
             self._wake.clear()
             if self._broken is not None:
                 raise self._broken
@@ -134,6 +139,7 @@ class Sender:
             self._send(batch, now)
 
     def _send(self, batch: Batch, now: float) -> None:
+        self._lease.check()
         permit = self.governor.sent(now, batch.tokens)
         self.requests += 1
         self.tokens += batch.tokens
@@ -152,7 +158,7 @@ class Sender:
         if seconds == math.inf:
             await self._wake.wait()
             return
-        alarm = asyncio.get_running_loop().call_later(max(seconds, 0.0), self._wake.set)
+        alarm = self._loop.call_later(max(seconds, 0.0), self._wake.set)
         try:
             await self._wake.wait()
         finally:
@@ -183,10 +189,10 @@ class Sender:
             except (RequestError, AnswerError) as error:
                 await self._settle(batch, permit, error)
             else:
-                self.governor.answered(time.monotonic(), permit)
+                self.governor.answered(self._loop.time(), permit)
                 await self._keep(batch, replace(decoded, columns=self._windows.pin(decoded.columns)))
         finally:
-            self.governor.released(time.monotonic(), permit)
+            self.governor.released(self._loop.time(), permit)
 
     async def _keep(self, batch: Batch, decoded: Decoded) -> None:
         """Make an answer durable, then give it to the rows that asked."""
@@ -197,7 +203,7 @@ class Sender:
 
     async def _settle(self, batch: Batch, permit: Permit, error: RequestError | AnswerError) -> None:
         """Do what was decided about a failed request."""
-        now = time.monotonic()
+        now = self._loop.time()
         decision = decide(error, rows=len(batch.questions), attempts=batch.attempts)
         log.debug("a request with %s rows failed (%s): %s", len(batch.questions), error, decision)
         match decision:
@@ -229,7 +235,7 @@ class Sender:
         if decision.size is not None:
             self._packer.cap_size(decision.size)
         if decision.rows is None:
-            pieces = batch.halves()
+            pieces: Sequence[Batch] = batch.halves()
         else:
             if decision.rows < self._packer.limits.rows:
                 log.info("the endpoint takes at most %s rows a request; keeping to that", decision.rows)

@@ -34,6 +34,10 @@ class Refused(NamedTuple):
     """Why a row is not asked. It keeps its place with a null answer and this reason."""
 
     reason: str
+    """The same words for the same cause, whatever the row: rows are counted by them."""
+    fatal: bool = False
+    """The task was told to fail over such a row (``on_empty="fail"``, ``on_too_long="fail"``): the run ends with
+    :class:`~..errors.RowsRefusedError` before anything is asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +90,15 @@ class InferenceTask(Protocol):
     @property
     def limits(self) -> RequestLimits:
         """Upper bounds of one request."""
+
+    @property
+    def equal_rows_share(self) -> bool:
+        """Whether rows with equal keys are asked once and share the answer.
+
+        True where equal questions have equal answers.
+        False for ``completion`` unless it is said to be deterministic: there each row is asked for itself, although keys
+        still say what is asked.
+        """
 
     def check(self, schema: pa.Schema) -> None:
         """Raise :class:`~..errors.InputError` when the source lacks a column or has it in a type that cannot be asked."""

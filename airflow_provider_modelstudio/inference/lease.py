@@ -1,0 +1,212 @@
+"""Who may spend: one attempt at a time, without comparing the clocks of two machines.
+
+Each attempt claims an epoch, a number that was never claimed before, and keeps a lease on it.
+An attempt spends only while its own lease is valid on its own clock, and starts only when every earlier
+attempt has released its lease or let it run out.
+It writes its lease before it looks for newer epochs: of two that race, at least one sees the other.
+
+A lease saves money; it does not guard the data.
+Data are guarded by objects that are created once, whoever creates them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import StorageError, SupersededError
+from .storage import ObjectExistsError, ObjectMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .storage import Storage
+
+__all__ = ["TTL", "Lease", "Process"]
+
+TTL = 30.0
+"""Seconds a lease is good for without being renewed."""
+MARGIN = 3.0
+"""Seconds before its end at which we stop to trust our own lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, so that another one on the same machine can tell whether it is gone."""
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    @classmethod
+    def current(cls) -> Process:
+        """This one."""
+        return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()))
+
+    def is_gone(self) -> bool:
+        """Whether it surely does not run any more; ``False`` when we cannot tell."""
+        here = Process.current()
+        if not self.boot or (self.host, self.boot) != (here.host, here.boot):
+            return False
+        return _started(self.pid) != self.started
+
+
+class Lease:
+    """The right to spend, of one attempt at one cache key."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        prefix: str,
+        *,
+        clock: Callable[[], float],
+        ttl: float = TTL,
+        process: Process | None = None,
+    ) -> None:
+        """:param prefix: folder of the cache key.
+        :param clock: seconds; goes on while the machine is suspended.
+        """
+        self.epoch = 0
+        self._storage = storage
+        self._prefix = prefix
+        self._clock = clock
+        self._ttl = ttl
+        self._margin = MARGIN * ttl / TTL
+        self._process = process or Process.current()
+        self._nonce = uuid.uuid4().hex
+        self._beats = 0
+        self._valid_until = -1.0
+        self._superseded = False
+
+    def check(self) -> None:
+        """Raise :class:`~.errors.SupersededError` unless this attempt may spend now."""
+        if self._superseded:
+            raise SupersededError(
+                "another attempt of this run has taken over; this one leaves, and what it was answered is kept"
+            )
+        if self._clock() >= self._valid_until:
+            raise SupersededError(
+                f"the lease could not be renewed for {self._ttl:.0f} s; another attempt may have taken over"
+            )
+
+    async def acquire(self) -> None:
+        """Claim the next epoch, and wait until no earlier attempt may spend."""
+        await self._claim()
+        await self._renew()
+        born = await self._storage.modified(self._epoch_key(self.epoch))
+        waiting = {epoch: None for epoch in await self._epochs() if epoch < self.epoch}
+        seen: dict[int, tuple[bytes, float]] = {}
+        while waiting:
+            for epoch in list(waiting):
+                if await self._is_over(epoch, born, seen):
+                    del waiting[epoch]
+            if waiting:
+                await asyncio.sleep(self._ttl / 10)
+                if self._clock() > self._valid_until - self._ttl / 3:
+                    await self._renew()
+                self.check()
+        await self._renew()
+        self.check()
+
+    async def keep(self) -> None:
+        """Renew the lease until cancelled."""
+        while True:
+            await asyncio.sleep(self._ttl / 3)
+            with contextlib.suppress(StorageError):  # the next beat tries again; check() knows when it is too late
+                await self._renew()
+
+    async def release(self) -> None:
+        """Let the next attempt start at once."""
+        with contextlib.suppress(StorageError):
+            await self._write("released")
+
+    async def _claim(self) -> None:
+        me = json.dumps(
+            {
+                "nonce": self._nonce,
+                "host": self._process.host,
+                "boot": self._process.boot,
+                "pid": self._process.pid,
+                "started": self._process.started,
+            }
+        ).encode()
+        while True:
+            self.epoch = max(await self._epochs(), default=0) + 1
+            try:
+                await self._storage.create(self._epoch_key(self.epoch), me)
+            except ObjectExistsError:
+                continue
+            return
+
+    async def _renew(self) -> None:
+        asked = self._clock()
+        await self._write("held")
+        if any(epoch > self.epoch for epoch in await self._epochs()):
+            self._superseded = True
+        if not self._superseded:
+            self._valid_until = asked + self._ttl - self._margin
+
+    async def _write(self, state: str) -> None:
+        self._beats += 1
+        beat = {"beat": self._beats, "nonce": self._nonce, "state": state}
+        await self._storage.replace(self._lease_key(self.epoch), json.dumps(beat).encode())
+
+    async def _is_over(self, epoch: int, born: float, seen: dict[int, tuple[bytes, float]]) -> bool:
+        """Whether an earlier attempt can spend no more."""
+        looked = self._clock()
+        try:
+            lease = await self._storage.read(self._lease_key(epoch))
+            age = born - await self._storage.modified(self._lease_key(epoch))
+        except ObjectMissingError:
+            return True  # it has no lease yet; before it spends it will find our epoch
+        if json.loads(lease)["state"] == "released" or age > self._ttl + 1.0:  # both stamps by the store's clock
+            return True
+        if await self._is_gone(epoch):
+            return True
+        last = seen.get(epoch)
+        if last is None or last[0] != lease:
+            seen[epoch] = (lease, looked)
+            return False
+        return self._clock() - last[1] > self._ttl
+
+    async def _is_gone(self, epoch: int) -> bool:
+        try:
+            claim: dict[str, Any] = json.loads(await self._storage.read(self._epoch_key(epoch)))
+        except ObjectMissingError:
+            return False
+        return Process(claim["host"], claim["boot"], claim["pid"], claim["started"]).is_gone()
+
+    async def _epochs(self) -> list[int]:
+        return [int(key.rpartition("/")[2]) for key in await self._storage.list_keys(f"{self._prefix}/epoch")]
+
+    def _epoch_key(self, epoch: int) -> str:
+        return f"{self._prefix}/epoch/{epoch:08d}"
+
+    def _lease_key(self, epoch: int) -> str:
+        return f"{self._prefix}/lease/{epoch:08d}"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """Start time of a process in clock ticks since boot; empty when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    zombie = fields[0] == "Z"
+    return "" if zombie else fields[19]

@@ -1,0 +1,24 @@
+"""How many tokens a text has, about, without a tokenizer. Pure."""
+
+from __future__ import annotations
+
+__all__ = ["estimate_tokens"]
+
+
+def estimate_tokens(characters: int, utf8_bytes: int) -> int:
+    """Tokens of a text of so many code points and UTF-8 bytes, at least 1.
+
+    0.3 tokens a code point, and 0.2 for each byte beyond its first: 3.3 Latin letters or 1.4 Chinese characters a token,
+    0.9 tokens an emoji.
+    It costs no look at the text, so it can be done for each row.
+
+    Against the tokenizer of multilingual-e5-small, estimated tokens over counted ones, all texts of a set together:
+    1.07 on 600 English docstrings (single texts, 5th to 95th percentile: 0.85 to 1.45), 1.01 on Chinese prose
+    (0.78 to 1.21), and on phrases of a translated user interface 0.91 Chinese, 1.13 Japanese and Korean,
+    1.12 to 1.25 French, Spanish, Portuguese, Polish, German and Turkish, 1.3 to 1.8 Hebrew, Arabic, Greek and Russian,
+    2 Hindi and Thai.
+    Code, digits and rare words have more tokens than this says, up to one a byte.
+    Model Studio's own tokenizers differ from that one and are not published for all models: bounds that must hold
+    need a margin.
+    """
+    return (characters + 2 * utf8_bytes) // 10 + 1

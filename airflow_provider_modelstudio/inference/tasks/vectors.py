@@ -1,0 +1,215 @@
+"""An answer as a matrix of float32, and the matrix as an Arrow column. Pure.
+
+No Python float is made on the way where it can be helped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from airflow_provider_modelstudio.inference.errors import AnswerError
+
+from .answers import is_cbor, make_decoder, parse_rows, typed_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from . import Answer
+
+__all__ = [
+    "NOT_FINITE",
+    "Vectors",
+    "cbor_matrix",
+    "msgspec_matrix",
+    "read_vectors",
+    "simdjson_matrix",
+    "vector_column",
+    "vector_type",
+]
+
+NOT_FINITE = "vector holds a value that is not a finite number"
+
+Matrix: TypeAlias = "NDArray[np.float32]"
+
+_FLOAT32 = 0xFA
+"""CBOR's marker before the four bytes of a float."""
+_FLOAT32_BYTES = 5
+_BREAK = 0xFF
+"""End of an object or list without a length."""
+
+
+def _find_simdjson() -> Any:
+    try:
+        import simdjson  # noqa: PLC0415  # an accelerator and no more: msgspec reads the same
+    except ImportError:
+        return None
+    return simdjson
+
+
+_simdjson = _find_simdjson()
+
+
+class Vectors(NamedTuple):
+    """The vectors of one answer."""
+
+    matrix: Matrix
+    """One row a vector, contiguous; zeros for a vector that is refused."""
+    refused: dict[int, str]
+    """Row → why its vector cannot be used."""
+
+
+class _Row(msgspec.Struct, gc=False):
+    embedding: list[float]
+
+
+_DECODERS = {name: make_decoder(name, _Row) for name in ("text_embedding", "multi_modal_embedding")}
+
+
+def read_vectors(answer: Answer, name: str, *, rows: int, dimensions: int | None) -> Vectors:
+    """The ``rows`` vectors that an answer has under ``name``, in order.
+
+    A vector with a value that is no finite float32 (a word, a null, a flag, NaN, Infinity, 1e400) is refused alone; a
+    vector of zeros is taken.
+    Raises :class:`~..errors.AnswerError` when the number of vectors or their dimensions are not what was asked for, or
+    the answer is damaged.
+
+    :param dimensions: values of a vector, ``None`` to take what comes, as long as all are alike.
+    """
+    if is_cbor(answer):
+        matrix = cbor_matrix(answer.body, name, rows)
+    else:
+        matrix = None if _simdjson is None else simdjson_matrix(answer.body, name)
+        if matrix is None:
+            matrix = msgspec_matrix(answer.body, name)
+    if matrix is None:
+        matrix = _careful_matrix(parse_rows(answer, name), name)
+    if len(matrix) != rows:
+        raise AnswerError(f"the answer has {len(matrix)} vectors for {rows} questions")
+    if dimensions is not None and matrix.shape[1] != dimensions:
+        raise AnswerError(f"the vectors have {matrix.shape[1]} values; {dimensions} were expected")
+    finite = np.isfinite(matrix)
+    if finite.all():
+        return Vectors(matrix, {})
+    bad = np.flatnonzero(~finite.all(axis=1))
+    matrix[bad] = 0
+    return Vectors(matrix, dict.fromkeys(bad.tolist(), NOT_FINITE))
+
+
+def vector_type(dimensions: int | None) -> pa.DataType:
+    """A list of as many float32 as there are dimensions; of any length while nobody knows."""
+    return pa.list_(pa.field("element", pa.float32()), -1 if dimensions is None else dimensions)
+
+
+def vector_column(vectors: Vectors) -> pa.Array:
+    """The vectors without a copy, null where they are refused."""
+    mask = None
+    if vectors.refused:
+        marks = np.zeros(len(vectors.matrix), bool)
+        marks[list(vectors.refused)] = True
+        mask = pa.array(marks)
+    values = pa.array(vectors.matrix.reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(values, type=vector_type(vectors.matrix.shape[1]), mask=mask)
+
+
+def cbor_matrix(body: bytes, name: str, rows: int) -> Matrix | None:
+    """The matrix of a CBOR answer laid out as Elasticsearch lays it out; ``None`` for any other answer.
+
+    Elasticsearch writes objects and lists without their length and every value as a float32, so each row takes the
+    same number of bytes: ``bf 69 "embedding" 9f (fa b3 b2 b1 b0)… ff ff``.
+    All bytes that are not a value are compared.
+    """
+    opening = b"\xbf" + _text(name) + b"\x9f"
+    head = np.frombuffer(b"\xbf" + _text("embedding") + b"\x9f", np.uint8)
+    if not rows or not body.startswith(opening) or not body.endswith(b"\xff\xff"):
+        return None
+    stride, left_over = divmod(len(body) - len(opening) - 2, rows)
+    dimensions, odd = divmod(stride - len(head) - 2, _FLOAT32_BYTES)
+    if left_over or odd or dimensions < 1:
+        return None
+    layout = np.dtype(
+        [
+            ("head", np.uint8, (len(head),)),
+            ("values", [("marker", np.uint8), ("value", ">f4")], (dimensions,)),
+            ("tail", np.uint8, (2,)),
+        ]
+    )
+    table = np.frombuffer(body, layout, rows, len(opening))
+    values = table["values"]
+    if (table["head"] != head).any() or (table["tail"] != _BREAK).any() or (values["marker"] != _FLOAT32).any():
+        return None
+    return values["value"].astype(np.float32)
+
+
+def simdjson_matrix(body: bytes, name: str) -> Matrix | None:
+    """The matrix of a JSON answer that is nothing but good rows under ``name``; ``None`` for any other answer.
+
+    A parser of its own for each call: it owns what is read from it, and threads must not share it.
+    """
+    try:
+        whole = _simdjson.Parser().parse(body)
+        rows = whole[name]
+        # The buffers below flatten lists in lists; then there are more brackets than rows.
+        if len(whole) != 1 or np.count_nonzero(np.frombuffer(body, np.uint8) == ord("[")) != len(rows) + 1:
+            return None
+        matrix: Matrix | None = None
+        for at, row in enumerate(rows):
+            values = np.frombuffer(row["embedding"].as_buffer(of_type="d"))
+            if matrix is None:
+                matrix = np.empty((len(rows), len(values)), np.float32)
+            if len(row) != 1 or len(values) != matrix.shape[1]:
+                return None
+            with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
+                matrix[at] = values
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return matrix if matrix is not None and matrix.shape[1] else None
+
+
+def msgspec_matrix(body: bytes, name: str) -> Matrix | None:
+    """The matrix of a JSON answer whose rows are good ones; ``None`` for any other answer."""
+    rows: list[_Row] | None = typed_rows(body, name, _DECODERS[name])
+    if not rows or not rows[0].embedding or body.count(b'"embedding"') != len(rows):
+        return None
+    dimensions = len(rows[0].embedding)
+    if any(len(row.embedding) != dimensions for row in rows):
+        return None
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
+        return np.array([row.embedding for row in rows], np.float32)
+
+
+def _careful_matrix(rows: list[Any], name: str) -> Matrix:
+    """Any rows; NaN for each value that is not a number."""
+    vectors = []
+    for row in rows:
+        vector = row.get("embedding") if isinstance(row, dict) else None
+        if not isinstance(vector, list):
+            raise AnswerError(f"a row of {name!r} has no list 'embedding'")
+        try:
+            vectors.append(msgspec.convert(vector, list[float]))
+        except msgspec.ValidationError:
+            vectors.append([_number(value) for value in vector])
+    dimensions = sorted({len(vector) for vector in vectors})
+    if len(dimensions) > 1:
+        raise AnswerError(f"vectors of one answer have from {dimensions[0]} to {dimensions[-1]} values")
+    if dimensions == [0]:
+        raise AnswerError("the vectors are empty")
+    with np.errstate(over="ignore"):
+        return np.array(vectors, np.float32).reshape(len(rows), -1)
+
+
+def _number(value: Any) -> float:
+    if type(value) is float or type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            pass
+    return float("nan")
+
+
+def _text(word: str) -> bytes:
+    """A short text in CBOR."""
+    return bytes([0x60 + len(word)]) + word.encode()
