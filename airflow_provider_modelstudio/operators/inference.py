@@ -15,8 +15,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.dataset import open_source
+from airflow_provider_modelstudio.inference.decide import Stop, decide
 from airflow_provider_modelstudio.inference.engine import Options, Progress, StopSignal, run
-from airflow_provider_modelstudio.inference.errors import ConfigurationError, PermanentError
+from airflow_provider_modelstudio.inference.errors import (
+    ConfigurationError,
+    OutageError,
+    PermanentError,
+    RequestError,
+)
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.storage import LocalStorage
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.storage import Storage
     from airflow_provider_modelstudio.inference.summary import Summary
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
-    from airflow_provider_modelstudio.inference.transport import EndpointFacts
+    from airflow_provider_modelstudio.inference.transport import ElasticTransport, EndpointFacts
 
 __all__ = ["EmbedOperator", "InferenceOperator"]
 
@@ -162,7 +168,7 @@ class InferenceOperator(BaseOperator):
     ) -> Summary:
         transport = hook.transport(options.limits.max_concurrency)
         try:
-            facts = await transport.describe(task.task_type, self.inference_id)
+            facts = await self._look(transport, task)
             output: dict[str, Any] = {"columns": task.output_columns, "schema": str(source.schema)}
             if not options.reuse:
                 output["overwrite"] = options.owner
@@ -192,6 +198,16 @@ class InferenceOperator(BaseOperator):
             )
         finally:
             await transport.aclose()
+
+    async def _look(self, transport: ElasticTransport, task: InferenceTask) -> EndpointFacts:
+        """Ask Elasticsearch, for free, what the endpoint is, before anything is paid."""
+        try:
+            return await transport.describe(task.task_type, self.inference_id)
+        except RequestError as error:
+            decision = decide(error, rows=1, attempts=0)
+            if isinstance(decision, Stop):
+                raise decision.error from error
+            raise OutageError(f"{error}; nothing was asked yet") from error
 
     def _options(self, context: Context) -> Options:
         ti = context["ti"]
