@@ -72,8 +72,8 @@ class Storage(Protocol):
     async def publish(self, files: Mapping[str, str]) -> None:
         """Make ``files`` (name → key) the whole content of the destination, in one step where the store can."""
 
-    async def scratch(self) -> Path:
-        """A local folder for files that :meth:`create_from` will take."""
+    async def scratch(self, folder: Path) -> Path:
+        """Where files for :meth:`create_from` are built: ``folder``, or a place from which they need no copy."""
 
     @property
     def destination(self) -> str:
@@ -113,7 +113,7 @@ class LocalStorage:
     async def create_from(self, key: str, path: Path) -> None:
         await asyncio.to_thread(self._create_from, key, path)
 
-    async def scratch(self) -> Path:
+    async def scratch(self, folder: Path) -> Path:
         folder = self._root / f"{_TEMPORARY}parts"
         await asyncio.to_thread(self._make_folder, folder)
         return folder

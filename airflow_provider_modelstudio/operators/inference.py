@@ -24,6 +24,7 @@ from airflow_provider_modelstudio.inference.errors import (
     RequestError,
 )
 from airflow_provider_modelstudio.inference.governor import Limits
+from airflow_provider_modelstudio.inference.object_storage import ObjectStorage
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.storage import LocalStorage
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
@@ -57,8 +58,8 @@ class InferenceOperator(BaseOperator):
 
     :param inference_id: the inference endpoint, as ``GET _inference`` lists it. (templated)
     :param source: Parquet file, folder (read recursively) or glob; a local path or an object storage URI. (templated)
-    :param destination: folder, or file that ends in ``.parquet``; a local path. State is kept beside it, in
-        ``_<name>.inference``. (templated)
+    :param destination: folder, or file that ends in ``.parquet``; a local path or an object storage URI. State is kept
+        beside it, in ``_<name>.inference``. (templated)
     :param modelstudio_conn_id: the connection. (templated)
     :param batch_size: most rows in a request; the default is what Model Studio takes, 10. (templated)
     :param concurrency: most requests in flight; the service's own limits are found out. (templated)
@@ -226,17 +227,19 @@ class InferenceOperator(BaseOperator):
     def _open(self) -> tuple[Source, Storage]:
         read_from, location = _resolve("source", self.source)
         write_to, destination = _resolve("destination", self.destination)
-        if not isinstance(write_to, LocalFileSystem):
-            raise ConfigurationError(f"destination {destination!r}: only local paths can be written to so far")
-        folder = Path(destination)
-        state = folder.parent / f"_{folder.name.removesuffix('.parquet')}.inference"
-        if isinstance(read_from, LocalFileSystem) and _within(destination, location):
+        if read_from.protocol == write_to.protocol and _within(destination, location):
             raise ConfigurationError(
                 f"the destination {destination} lies inside the source {location}: its files would be read as input "
                 "next time; choose a folder beside it"
             )
-        source = open_source(read_from, location, exclude=(str(state),))
-        return source, LocalStorage(state, folder, single_file=destination.endswith(".parquet"))
+        parent, _, name = destination.rpartition("/")
+        state = f"{parent}/_{name.removesuffix('.parquet')}.inference"
+        single = name.endswith(".parquet")
+        source = open_source(read_from, location, exclude=(state,))
+        if isinstance(write_to, LocalFileSystem):
+            return source, LocalStorage(Path(state), Path(destination), single_file=single)
+        scheme = write_to.protocol if isinstance(write_to.protocol, str) else write_to.protocol[0]
+        return source, ObjectStorage(write_to, scheme, state, destination, single_file=single)
 
     def _report(self, context: Context, progress: Progress) -> None:
         left = "" if progress.seconds_left is None else f", about {progress.seconds_left:.0f} s left"

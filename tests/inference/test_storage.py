@@ -8,12 +8,34 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError
+from airflow_provider_modelstudio.inference.object_storage import ObjectStorage
 from airflow_provider_modelstudio.inference.storage import LocalStorage, ObjectExistsError, ObjectMissingError
 
 
-@pytest.fixture(params=["local"])
-def storage(tmp_path):
-    return LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False)
+@pytest.fixture(scope="session")
+def s3():
+    """A real S3 API on loopback."""
+    moto = pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    filesystem = s3fs.S3FileSystem(
+        key="test", secret="test", endpoint_url=f"http://{host}:{port}", client_kwargs={"region_name": "us-east-1"}
+    )
+    filesystem.call_s3("create_bucket", Bucket="bucket")
+    yield filesystem
+    server.stop()
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request, tmp_path):
+    if request.param == "local":
+        return LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False)
+    prefix = f"bucket/{tmp_path.name}"
+    return ObjectStorage(
+        request.getfixturevalue("s3"), "s3", f"{prefix}/_data.inference", f"{prefix}/data", single_file=False
+    )
 
 
 def _run(coroutine):
@@ -44,8 +66,8 @@ def test_creating_the_same_again_is_no_error(storage):
 
 
 def test_exactly_one_of_many_creators_wins(storage):
-    """Of sixteen creators of one key at the same time, one wins; fifty keys."""
-    for key in range(50):
+    """Of eight creators of one key at the same time, one wins, for many keys."""
+    for key in range(60 if isinstance(storage, LocalStorage) else 6):
 
         def attempt(who, key=key):
             try:
@@ -54,8 +76,8 @@ def test_exactly_one_of_many_creators_wins(storage):
                 return None
             return who
 
-        with ThreadPoolExecutor(16) as pool:
-            winners = [who for who in pool.map(attempt, range(16)) if who is not None]
+        with ThreadPoolExecutor(8) as pool:
+            winners = [who for who in pool.map(attempt, range(8)) if who is not None]
         assert len(winners) == 1
         assert _run(storage.read(f"contested/{key}")) == f"creator {winners[0]}".encode()
 
@@ -86,17 +108,17 @@ def test_keys_stay_below_the_root(storage, key):
         _run(storage.create(key, b"x"))
 
 
-def _part(storage, name, content):
-    path = _run(storage.scratch()) / name
+def _part(storage, folder, name, content):
+    path = _run(storage.scratch(folder)) / name
     path.write_bytes(content)
     _run(storage.create_from(f"parts/{name}", path))
 
 
-def test_publishing_shows_exactly_the_files(storage):
+def test_publishing_shows_exactly_the_files(storage, tmp_path):
     """The destination holds the named files and nothing else, before and after a change."""
     assert _run(storage.published()) is None
     for name in ("one", "two", "three"):
-        _part(storage, name, name.encode())
+        _part(storage, tmp_path, name, name.encode())
     _run(storage.publish({"one": "parts/one", "two": "parts/two"}))
     assert _run(storage.published()) == {"one": 3, "two": 3}
     _run(storage.publish({"two": "parts/two", "three": "parts/three"}))
@@ -104,12 +126,12 @@ def test_publishing_shows_exactly_the_files(storage):
     assert _run(storage.list_keys("parts")) == ["parts/one", "parts/three", "parts/two"]
 
 
-def test_a_part_may_be_stored_again(storage):
+def test_a_part_may_be_stored_again(storage, tmp_path):
     """A part is named by its content, so that a second writer finds it there."""
-    _part(storage, "p", b"same")
-    _part(storage, "p", b"same")
+    _part(storage, tmp_path, "p", b"same")
+    _part(storage, tmp_path, "p", b"same")
     with pytest.raises(ObjectExistsError):
-        _part(storage, "p", b"other length")
+        _part(storage, tmp_path, "p", b"other length")
 
 
 class TestLocal:
@@ -120,7 +142,7 @@ class TestLocal:
         storage = LocalStorage(tmp_path / "state", tmp_path / "data", single_file=False)
         for version in range(2):
             for i in range(3):
-                _part(storage, f"{version}-{i}", b"x")
+                _part(storage, tmp_path, f"{version}-{i}", b"x")
         versions = [{f"{v}-{i}": f"parts/{v}-{i}" for i in range(3)} for v in range(2)]
         _run(storage.publish(versions[0]))
         with ThreadPoolExecutor(1) as pool:
@@ -136,8 +158,8 @@ class TestLocal:
     def test_a_single_file_is_swapped_in_one_step(self, tmp_path):
         """A destination that is a file is replaced by the next version."""
         storage = LocalStorage(tmp_path / "state", tmp_path / "out.parquet", single_file=True)
-        _part(storage, "a", b"first")
-        _part(storage, "b", b"second")
+        _part(storage, tmp_path, "a", b"first")
+        _part(storage, tmp_path, "b", b"second")
         _run(storage.publish({"out.parquet": "parts/a"}))
         _run(storage.publish({"out.parquet": "parts/b"}))
         assert (tmp_path / "out.parquet").read_bytes() == b"second"

@@ -152,7 +152,7 @@ class _Run:
         )
         self.sender = sender = Sender(task, inference_id, transport, vault, lease, windows, options)
         feeder = Feeder(self._source, task, found, known, windows, sender)
-        writer = Writer(self._plan, task, vault, windows, self._source.schema, options.max_error_rate)
+        writer = Writer(self._plan, task, vault, windows, self._source.schema, options.max_error_rate, self._folder)
         jobs = (feeder.run(left), sender.run(), writer.run(left))
         await self._together(sender, [asyncio.create_task(job) for job in jobs], stop)
         self._report(self._progress(sender))

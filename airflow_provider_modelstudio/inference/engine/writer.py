@@ -19,6 +19,7 @@ from airflow_provider_modelstudio.inference.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from airflow_provider_modelstudio.inference.plan import Part, Plan
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
@@ -42,8 +43,11 @@ class Writer:
         windows: OpenWindows,
         schema: pa.Schema,
         max_error_rate: float | None,
+        folder: Path,
     ) -> None:
-        """:param schema: of the source."""
+        """:param schema: of the source.
+        :param folder: local folder for parts that are being written.
+        """
         self.seals: dict[int, Seal] = {}
         self._plan = plan
         self._task = task
@@ -51,6 +55,7 @@ class Writer:
         self._windows = windows
         self._schema = schema
         self._max_error_rate = max_error_rate
+        self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._open: PartWriter | None = None
         self._unsealed: list[PartWriter] = []
@@ -92,7 +97,7 @@ class Writer:
     async def _append(self, part: Part, window: Window) -> PartWriter:
         batch = window.build(self._windows.schema, self._task.error_column)
         if self._open is None:
-            scratch = await self._vault.storage.scratch()
+            scratch = await self._vault.storage.scratch(self._folder)
             path = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.parquet"
             self._open = PartWriter(path, batch.schema, self._windows.schema.names)
             self._unsealed.append(self._open)

@@ -1,0 +1,233 @@
+"""Objects on S3, OSS, GCS and Azure, through their fsspec file systems.
+
+An object store has no rename and no ``link``; it has "create unless it exists", which each one spells differently.
+A call whose answer was lost may have been done or not: it is asked again, and what is there then is compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from .errors import StorageError
+from .storage import ObjectExistsError, ObjectMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from fsspec import AbstractFileSystem
+
+__all__ = ["ObjectStorage", "UnansweredError", "again"]
+
+_CREATE: Mapping[str, Mapping[str, Any]] = {
+    "s3": {"mode": "create"},
+    "s3a": {"mode": "create"},
+    "gs": {"mode": "create"},
+    "gcs": {"mode": "create"},
+    "abfs": {"overwrite": False},
+    "abfss": {"overwrite": False},
+    "az": {"overwrite": False},
+    "oss": {"headers": {"x-oss-forbid-overwrite": "true"}},
+}
+"""How each kind of store is told to create an object only if there is none."""
+_REFUSED = frozenset({errno.EACCES, errno.EPERM})
+TRIES = 8
+"""Of a call that was not answered; pauses grow from 0.1 s to 5 s."""
+
+
+class ObjectStorage:
+    """Objects below a prefix of a bucket.
+
+    Publishing copies part by part and removes old files last: there is no step that swaps a folder.
+    Between the first copy and the last removal a reader that lists the folder sees files of both versions;
+    ``published.json`` in the state folder always names the files of one.
+
+    :param root: bucket and prefix of the objects, without a scheme.
+    :param destination: bucket and prefix (or object) that readers open.
+    """
+
+    def __init__(
+        self, filesystem: AbstractFileSystem, scheme: str, root: str, destination: str, *, single_file: bool
+    ) -> None:
+        self._fs = filesystem
+        self._scheme = scheme
+        self._root = root.rstrip("/")
+        self._destination = destination.rstrip("/")
+        self._single_file = single_file
+        self._creates = False
+
+    @property
+    def destination(self) -> str:
+        """What readers open."""
+        return f"{self._scheme}://{self._destination}"
+
+    def locate(self, key: str) -> str:
+        """The address of an object, for people."""
+        return f"{self._scheme}://{self._path(key)}"
+
+    async def scratch(self, folder: Path) -> Path:
+        """See :class:`~.storage.Storage`."""
+        return folder
+
+    async def create(self, key: str, content: bytes) -> None:
+        """See :class:`~.storage.Storage`."""
+        if not self._creates:
+            await self._probe()
+        await self._create(key, content)
+
+    async def create_from(self, key: str, path: Path) -> None:
+        """See :class:`~.storage.Storage`. The key names the content, so that writing it again changes nothing."""
+        size = path.stat().st_size
+        if await self._size(key) is None:
+            await self._ask(key, self._fs.put_file, str(path), self._path(key))
+        stored = await self._size(key)
+        if stored != size:
+            raise ObjectExistsError(f"{self.locate(key)} has {stored} bytes instead of {size}")
+        path.unlink()
+
+    async def replace(self, key: str, content: bytes) -> None:
+        """See :class:`~.storage.Storage`."""
+        await self._ask(key, self._fs.pipe_file, self._path(key), content)
+
+    async def read(self, key: str) -> bytes:
+        """See :class:`~.storage.Storage`."""
+        content: bytes = await self._ask(key, self._fs.cat_file, self._path(key))
+        return content
+
+    async def open(self, key: str) -> pa.NativeFile:
+        """See :class:`~.storage.Storage`."""
+        return pa.PythonFile(await self._ask(key, self._fs.open, self._path(key), "rb"), mode="r")
+
+    async def list_keys(self, prefix: str) -> list[str]:
+        """See :class:`~.storage.Storage`."""
+        folder = self._path(prefix)
+        return [f"{prefix}/{name}" for name in sorted(await self._names(folder))]
+
+    async def delete(self, key: str) -> None:
+        """See :class:`~.storage.Storage`."""
+        try:
+            await self._ask(key, self._fs.rm_file, self._path(key))
+        except ObjectMissingError:
+            return
+
+    async def modified(self, key: str) -> float:
+        """See :class:`~.storage.Storage`."""
+        info = await self._info(key)
+        stamp = next(info[name] for name in ("LastModified", "last_modified", "updated", "mtime") if name in info)
+        return float(stamp.timestamp() if hasattr(stamp, "timestamp") else stamp)
+
+    async def published(self) -> dict[str, int] | None:
+        """See :class:`~.storage.Storage`."""
+        folder, _, name = self._destination.rpartition("/")
+        if self._single_file:
+            sizes = await self._names(folder)
+            return {name: sizes[name]} if name in sizes else None
+        return await self._names(self._destination) or None
+
+    async def publish(self, files: Mapping[str, str]) -> None:
+        """See :class:`~.storage.Storage`. Each copy is retried on its own; nothing that is there already is copied."""
+        if self._single_file:
+            ((_, key),) = files.items()
+            await self._ask(key, self._fs.cp_file, self._path(key), self._destination)
+            return
+        shown = await self.published() or {}
+        for name, key in files.items():
+            if name not in shown:
+                await self._ask(key, self._fs.cp_file, self._path(key), f"{self._destination}/{name}")
+        for name in sorted(set(shown) - set(files)):
+            await self._ask(name, self._fs.rm_file, f"{self._destination}/{name}")
+
+    def _path(self, key: str) -> str:
+        if key.startswith("/") or any(part in {"", ".", ".."} for part in key.split("/")):
+            raise StorageError(f"the key {key!r} leaves the state folder")
+        return f"{self._root}/{key}"
+
+    async def _create(self, key: str, content: bytes) -> None:
+        try:
+            await self._ask(key, self._fs.pipe_file, self._path(key), content, **_CREATE[self._scheme])
+        except ObjectExistsError:
+            if await self.read(key) != content:
+                raise
+
+    async def _probe(self) -> None:
+        """Some stores take the order to create only once and ignore it; better to know before money is spent."""
+        key = f"probe/{uuid.uuid4().hex}"
+        await self._create(key, json.dumps({"first": key}).encode())
+        try:
+            await self._create(key, json.dumps({"second": key}).encode())
+        except ObjectExistsError:
+            self._creates = True
+        finally:
+            await self.delete(key)
+        if not self._creates:
+            raise StorageError(
+                f"the store of {self.destination} overwrites objects although it is told to create them only once; "
+                "two tries of a run could then both pay. Switch versioning off (OSS), or use a store that supports "
+                "conditional writes"
+            )
+
+    async def _size(self, key: str) -> int | None:
+        try:
+            return int((await self._info(key))["size"])
+        except ObjectMissingError:
+            return None
+
+    async def _info(self, key: str) -> dict[str, Any]:
+        self._fs.invalidate_cache()
+        info: dict[str, Any] = await self._ask(key, self._fs.info, self._path(key))
+        return info
+
+    async def _names(self, folder: str) -> dict[str, int]:
+        """Objects directly below a folder and their sizes."""
+        self._fs.invalidate_cache()
+        try:
+            entries = await self._ask(folder, self._fs.ls, folder, detail=True)
+        except ObjectMissingError:
+            return {}
+        found = {entry["name"].rstrip("/").rpartition("/")[2]: int(entry.get("size") or 0) for entry in entries}
+        return {name: size for name, size in found.items() if name != folder.rpartition("/")[2] or size}
+
+    async def _ask(self, what: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call the file system in a thread, again while it does not answer."""
+        return await again(lambda: asyncio.to_thread(_translated, what, call, args, options))
+
+
+class UnansweredError(StorageError):
+    """Done or not done, nobody knows."""
+
+
+async def again(attempt: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask until there is an answer; after that many tries, what the last one said."""
+    pause = 0.1
+    for _ in range(TRIES - 1):
+        try:
+            return await attempt()
+        except UnansweredError:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5.0)
+    return await attempt()
+
+
+def _translated(what: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    try:
+        return call(*args, **options)
+    except FileNotFoundError as error:
+        raise ObjectMissingError(f"{what} is missing") from error
+    except FileExistsError as error:
+        raise ObjectExistsError(f"{what} exists already") from error
+    except PermissionError as error:
+        raise StorageError(f"{what}: the store refuses access; the connection needs get, put, list and delete") from error
+    except OSError as error:
+        if "FileAlreadyExists" in str(error):  # how ossfs tells it
+            raise ObjectExistsError(f"{what} exists already") from error
+        if error.errno in _REFUSED:
+            raise StorageError(f"{what}: the store refuses access; the connection needs get, put, list and delete") from error
+        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from error
+    except Exception as error:  # each client has its own family of time-outs and server errors
+        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from error
