@@ -1,0 +1,185 @@
+"""Protections, and what happens when one is switched off: a test must fail.
+
+    python tests/mutants.py [NAME …]
+
+Each mutant is one change of one file, and the tests that have to notice it.
+Works on a copy; prints a line for each mutant, and fails if one survives.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "airflow_provider_modelstudio/inference"
+HISTORIES = "tests/simulation/test_histories.py"
+ENGINE = "tests/inference/test_engine.py"
+STORAGE = "tests/inference/test_storage.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A protection that is switched off."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "the permit is given back before the answer is durable",
+        f"{PACKAGE}/engine/sender.py",
+        "                await self._keep(batch, replace(",
+        "                self.governor.released(self._loop.time(), permit)\n                await self._keep(batch, replace(",
+        (HISTORIES,),
+    ),
+    Mutant(
+        "an attempt does not wait for earlier ones",
+        f"{PACKAGE}/lease.py",
+        "for epoch in await self._epochs() if epoch < self.epoch}",
+        "for epoch in []}",
+        (HISTORIES,),
+    ),
+    Mutant(
+        "the lease is not checked before sending",
+        f"{PACKAGE}/engine/sender.py",
+        "        self._lease.check()\n",
+        "",
+        (HISTORIES,),
+    ),
+    Mutant(
+        "the own bytes are not recognised after a lost answer",
+        "tests/simulation/world.py",
+        "            if await self.read(key) != content:\n                raise",
+        "            raise",
+        (HISTORIES,),
+    ),
+    Mutant(
+        "parts are not named by their content",
+        f"{PACKAGE}/vault.py",
+        '''f"part-{part.index:05d}-{sha256[:16]}.parquet"''',
+        '''f"part-{part.index:05d}.parquet"''',
+        (HISTORIES, ENGINE),
+    ),
+    Mutant(
+        "the manifest can be overwritten",
+        f"{PACKAGE}/vault.py",
+        "            await self.storage.create(self.manifest_key, manifest.as_json())",
+        "            await self.storage.replace(self.manifest_key, manifest.as_json())",
+        (HISTORIES,),
+    ),
+    Mutant(
+        "the journal is not read",
+        f"{PACKAGE}/recall.py",
+        "            for key in await self._vault.segments():",
+        "            for key in []:",
+        (HISTORIES, ENGINE),
+    ),
+    Mutant(
+        "answers count before they are durable",
+        f"{PACKAGE}/engine/sender.py",
+        "        await self._vault.append(Record(keys, decoded.columns, errors, batch.parts))\n        self._windows.deliver(batch, decoded)",
+        "        self._windows.deliver(batch, decoded)\n        await self._vault.append(Record(keys, decoded.columns, errors, batch.parts))",
+        (HISTORIES,),
+    ),
+    Mutant(
+        "a damaged segment is believed",
+        f"{PACKAGE}/vault.py",
+        "zlib.crc32(body) != checksum",
+        "False",
+        (ENGINE,),
+    ),
+    Mutant(
+        "answers of another form are mixed in",
+        f"{PACKAGE}/engine/windows.py",
+        "        elif not columns.schema.equals(self.answer_schema):",
+        "        elif False:",
+        (ENGINE,),
+    ),
+    Mutant(
+        "files of somebody else are overwritten",
+        f"{PACKAGE}/vault.py",
+        "        if strangers:",
+        "        if False:",
+        (ENGINE,),
+    ),
+    Mutant(
+        "equal rows are asked each",
+        f"{PACKAGE}/survey.py",
+        "match = _match_shared if share else _match_single",
+        "match = _match_single",
+        (ENGINE,),
+    ),
+    Mutant(
+        "two creators of one object both win",
+        f"{PACKAGE}/storage.py",
+        "            os.link(temporary, path)\n        except",
+        "            os.replace(temporary, path)\n            temporary.touch()\n        except",
+        (STORAGE,),
+    ),
+    Mutant(
+        "keys may leave the state folder",
+        f"{PACKAGE}/storage.py",
+        '        if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):',
+        "        if False:",
+        (STORAGE,),
+    ),
+)
+
+
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether the tests pass although the protection is off."""
+    path = folder / mutant.file
+    before = path.read_text()
+    if before.count(mutant.old) < 1:
+        raise SystemExit(f"{mutant.name}: {mutant.file} does not hold the text any more; bring the list up to date")
+    path.write_text(before.replace(mutant.old, mutant.new))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", *mutant.tests],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        path.write_text(before)
+    if done.returncode not in {0, 1}:
+        raise SystemExit(f"{mutant.name}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0
+
+
+def main() -> None:
+    """Run the mutants named, or all."""
+    chosen = [m for m in MUTANTS if not sys.argv[1:] or any(word in m.name for word in sys.argv[1:])]
+    survivors = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "copy"
+        shutil.copytree(
+            ROOT,
+            folder,
+            ignore=shutil.ignore_patterns(".git", ".venv", ".demo", ".airflow", "*.egg-info", "__pycache__"),
+        )
+        healthy = Mutant("nothing", chosen[0].file, chosen[0].old, chosen[0].old, tuple({t for m in chosen for t in m.tests}))
+        if not survives(healthy, folder):
+            raise SystemExit("the tests fail without any change; mend them first")
+        for mutant in chosen:
+            alive = survives(mutant, folder)
+            survivors += [mutant.name] if alive else []
+            print(f"{'SURVIVED' if alive else 'noticed '}  {mutant.name}", flush=True)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} noticed")
+    sys.exit(1 if survivors else 0)
+
+
+if __name__ == "__main__":
+    main()
