@@ -117,7 +117,9 @@ async def serve(port: int, latency: float, tail: float, dimensions: int) -> None
     """Answer until cancelled."""
     canned = Canned(dimensions)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(canned, latency, tail, dimensions), "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(
+        lambda: Connection(canned, latency, tail, dimensions), "127.0.0.1", port, backlog=1024
+    )
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 

@@ -83,7 +83,9 @@ def main() -> None:
     parser.add_argument("--tail", type=float, default=0.0)
     parser.add_argument("--dimensions", type=int, default=1024)
     parser.add_argument("--media", choices=("auto", "json", "cbor"), default="auto")
-    parser.add_argument("--keep", type=Path, help="folder for input and output; a second run there goes on from the first")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for input and output; a second run there goes on from the first"
+    )
     parser.add_argument("--changed", type=int, default=0, help="change every n-th row of the input")
     parser.add_argument("--profile", type=Path, help="write a cProfile there")
     asked = parser.parse_args()

@@ -58,7 +58,7 @@ _FORBIDDEN_NETWORKS = tuple(
         ("224.0.0.0/4", "multicast"),
         ("240.0.0.0/4", "reserved"),
         ("::/128", "no host"),
-        ("fd00:ec2::/32", "the cloud's metadata service"),
+        ("fd00:ec2::254/128", "the cloud's metadata service"),
         ("fe80::/10", "link-local"),
         ("ff00::/8", "multicast"),
     )
@@ -323,6 +323,8 @@ class ClusterConfig:
         object.__setattr__(self, "url", normal_url(self.url, what="host", allow_http=self.allow_http))
         if not 0 < self.server_timeout <= LONGEST_WAIT_SECONDS:
             raise ConfigurationError(f"request_timeout must be above 0 and at most {LONGEST_WAIT_SECONDS:g} seconds")
+        if self.round_trip < 0:
+            raise ConfigurationError(f"round_trip must not be negative: {self.round_trip:g} seconds")
         if not 0 < self.connect_timeout <= LONGEST_WAIT_SECONDS:
             raise ConfigurationError(f"connect_timeout must be above 0 and at most {LONGEST_WAIT_SECONDS:g} seconds")
         if not 1 <= self.connections <= MOST_CONNECTIONS:

@@ -14,24 +14,25 @@ from airflow_provider_modelstudio.inference.wording import scrub
 __all__ = ["Decision", "Mark", "Split", "Stop", "Wait", "decide", "find_rule", "scrub"]
 
 
-def decide(error: RequestError | AnswerError, *, rows: int, attempts: int) -> Decision:
+def decide(error: RequestError | AnswerError, *, rows: int, attempts: int, alone: int = 0) -> Decision:
     """What to do about a request of ``rows`` rows that failed.
 
     ``attempts``: how often these rows had failed before in a way that ``counts``.
+    ``alone``: how often of these other requests were answered meanwhile.
     ``Mark`` comes for a single row only, ``Split`` never does.
     A reason to mark a row with may echo the row: it needs :func:`scrub`.
     """
-    rule, case = find_rule(error, rows=rows, attempts=attempts)
+    rule, case = find_rule(error, rows=rows, attempts=attempts, alone=alone)
     return rule.then(case)
 
 
-def find_rule(error: RequestError | AnswerError, *, rows: int, attempts: int) -> tuple[Rule, Case]:
+def find_rule(error: RequestError | AnswerError, *, rows: int, attempts: int, alone: int = 0) -> tuple[Rule, Case]:
     """The first rule that applies, and what it looked at."""
-    case = _make_case(error, rows, attempts)
+    case = _make_case(error, rows, attempts, alone)
     return next(rule for rule in RULES if rule.applies(case)), case
 
 
-def _make_case(error: RequestError | AnswerError, rows: int, attempts: int) -> Case:
+def _make_case(error: RequestError | AnswerError, rows: int, attempts: int, alone: int) -> Case:
     if isinstance(error, AnswerError):
         return Case(
             fault=None,
@@ -44,6 +45,7 @@ def _make_case(error: RequestError | AnswerError, rows: int, attempts: int) -> C
             retry_after=None,
             rows=rows,
             attempts=attempts,
+            alone=alone,
         )
     kind = error.error_type or ""
     own = error.status or 0
@@ -58,4 +60,5 @@ def _make_case(error: RequestError | AnswerError, rows: int, attempts: int) -> C
         retry_after=error.retry_after,
         rows=rows,
         attempts=attempts,
+        alone=alone,
     )

@@ -120,6 +120,7 @@ class Governor:
         self._threshold = math.inf  # where slow start ends
         self._ceiling = math.inf  # where concurrency was refused
         self._concurrency_cut_at = -math.inf
+        self._full_at = -math.inf  # when somebody last found no place
         self._latency = self._best_latency = 0.0  # logarithms
         self._answers = 0
         self._latency_at = 0.0
@@ -141,6 +142,7 @@ class Governor:
         What happens meanwhile may make a wait longer or shorter, so ask again.
         """
         if self._in_flight >= self.limit:
+            self._full_at = now
             self._why = self._held_by()
             return math.inf
         at = self._paused_until
@@ -195,7 +197,7 @@ class Governor:
             self._failed_in_row = 0
         self._breaks = 0
         limit = self._concurrency
-        if self._latency_allows(now, now - permit.sent_at) and self._in_flight + 1 >= limit:
+        if self._latency_allows(now, now - permit.sent_at) and self._full_at >= permit.sent_at:
             if limit < self._threshold:
                 limit += 1.0
             else:

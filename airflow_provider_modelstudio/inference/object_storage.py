@@ -222,12 +222,16 @@ def _translated(what: str, call: Callable[..., Any], args: tuple[Any, ...], opti
     except FileExistsError as error:
         raise ObjectExistsError(f"{what} exists already") from error
     except PermissionError as error:
-        raise StorageError(f"{what}: the store refuses access; the connection needs get, put, list and delete") from error
+        raise StorageError(
+            f"{what}: the store refuses access; the connection needs get, put, list and delete"
+        ) from error
     except OSError as error:
         if "FileAlreadyExists" in str(error):  # how ossfs tells it
             raise ObjectExistsError(f"{what} exists already") from error
         if error.errno in _REFUSED:
-            raise StorageError(f"{what}: the store refuses access; the connection needs get, put, list and delete") from error
+            raise StorageError(
+                f"{what}: the store refuses access; the connection needs get, put, list and delete"
+            ) from error
         raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from error
     except Exception as error:  # each client has its own family of time-outs and server errors
         raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from error

@@ -50,12 +50,11 @@ class Pace:
         """``cost`` went."""
         gap = self._gap(cost)
         late = now - self._paid_at - gap
-        self._paid_at = now - min(max(late, 0.0), LATE)
+        self._paid_at = now - min(late, LATE)
         if self.learned:
-            # A rate nobody uses proves nothing: its clock stands still while there is nothing to send.
-            idle = late - max(gap, LATE)
-            if idle > 0.0:
-                self._cut_at += idle
+            if late > max(gap, LATE):
+                # A rate nobody uses proves nothing: its clock stands still while there is less to send.
+                self._cut_at += late - LATE + gap
             self.rate = self._rate_at(now)
 
     def cut(self, now: float, admitted: float, tokens_each: float) -> None:

@@ -55,9 +55,14 @@ _SHOWN = 80
 """Characters of what somebody else said."""
 _STATUS_INSIDE = re.compile(r"\bstatus \[(\d{3})\]")
 _OWN_TIMEOUT = re.compile(r"request timed out after", re.IGNORECASE)
+# The endpoint's key is Elasticsearch's, we do not know it; the model service may quote it when it is wrong.
+_MODEL_STUDIO_KEY = re.compile(r"\bsk-[\w-]{8,}", re.ASCII)
+_ERROR_TYPE = re.compile(r"[a-z0-9_]{1,80}")
 _HIDDEN = "***"
-_ECHO = 12
+_ECHO = 16
 """Characters of a question that, found in a reason, show that the server echoes the question."""
+_SHORTEST_TEXT = 12
+"""Characters of a whole text that is hidden; shorter ones are the server's own words as well."""
 
 
 def media_type(content_type: str | None) -> str:
@@ -103,17 +108,19 @@ def refused(
     """
     error = told.get("error") if isinstance(told, dict) else None
     if error is None and told and not names_elasticsearch(headers):
-        shown = conceal(_one_line(str(told)[:_LONGEST_READ]), secrets=secrets, questions=questions)[:_SHOWN]
+        shown = conceal(str(told), secrets=secrets, questions=questions)[:_SHOWN]
         # A proxy that stopped waiting had passed the question on.
         waited = status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
         return not_elasticsearch(call, status, headers, repr(shown), now=now, maybe_billed=waited and bool(questions))
     if not isinstance(error, dict):
         error = {"reason": told if error is None else error}
-    said = [_one_line(text[:_LONGEST_READ]) for text in _reasons(error)]
+    # Read after cleaning: a row that talks about "status [503]", echoed, must not decide anything.
+    said = [_clean(text, secrets, questions) for text in _reasons(error)]
     inside = next((found for text in said if (found := _STATUS_INSIDE.search(text))), None)
     upstream = int(inside[1]) if inside else None
-    kind = error["type"] if isinstance(error.get("type"), str) else None
-    reason = conceal(next((text for text in said if text), ""), secrets=secrets, questions=questions)
+    kind = error.get("type")
+    kind = kind if isinstance(kind, str) and _ERROR_TYPE.fullmatch(kind) else None
+    reason = _shorten(next((text for text in said if text), ""))
     # Elasticsearch gave up waiting for the model, which goes on and may bill.
     timed_out = status == HTTPStatus.REQUEST_TIMEOUT or (
         status == HTTPStatus.TOO_MANY_REQUESTS and any(_OWN_TIMEOUT.search(text) for text in said)
@@ -156,7 +163,7 @@ def _pause(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def _reasons(error: Mapping[str, Any]) -> list[str]:
     """All reasons of the chain, innermost first."""
-    return [cause["reason"] for cause in _causes(error) if isinstance(cause.get("reason"), str)]
+    return list(dict.fromkeys(cause["reason"] for cause in _causes(error) if isinstance(cause.get("reason"), str)))
 
 
 def _causes(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -182,27 +189,40 @@ def _one_line(text: str) -> str:
 
 
 def conceal(reason: str, *, secrets: Iterable[str] = (), questions: bytes = b"") -> str:
-    """A reason fit for a log, at most 500 characters: without the secrets, and without what it echoes of the questions."""
+    """A reason fit for a log: one line, at most 500 characters, no secrets, no echo of the questions."""
+    return _shorten(_clean(reason, secrets, questions))
+
+
+def _shorten(reason: str) -> str:
+    return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
+
+
+def _clean(reason: str, secrets: Iterable[str], questions: bytes) -> str:
+    # Secrets go first: a cut or a fold might leave half of one, which nothing would recognise.
     for secret in sorted(secrets, key=len, reverse=True):
         reason = reason.replace(secret, _HIDDEN)
-    if questions:
-        reason = _without_echo(reason, questions)
-    return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
+    reason = _MODEL_STUDIO_KEY.sub(_HIDDEN, reason)
+    reason = _one_line(reason[:_LONGEST_READ])
+    return _without_echo(reason, questions) if questions else reason
 
 
 def _without_echo(reason: str, questions: bytes) -> str:
     try:
-        asked = _one_line("\n".join(_texts(json.loads(questions))))
+        texts = [_one_line(text) for text in _texts(json.loads(questions))]
     except (ValueError, RecursionError):
-        asked = _one_line(questions.decode("utf-8", "replace"))
+        texts = [_one_line(questions.decode("utf-8", "replace"))]
+    for text in texts:
+        if _SHORTEST_TEXT <= len(text) < _ECHO:
+            reason = reason.replace(text, _HIDDEN)
+    asked = " ".join(texts)
     escaped = json.dumps(asked)[1:-1]
     if escaped != asked:
         asked += "\n" + escaped
     kept: list[str] = []
     done = 0
-    for at in range(0, len(reason) - _ECHO + 1, _ECHO // 2):
-        start, end = max(at, done), at + _ECHO
-        if end <= done or reason[start:end] not in asked:
+    for at in range(0, len(reason) - _ECHO + 1, 2):
+        start, end = at, at + _ECHO
+        if start < done or reason[start:end] not in asked:
             continue
         while start > done and reason[start - 1 : end] in asked:
             start -= 1

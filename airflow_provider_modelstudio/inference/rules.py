@@ -43,6 +43,9 @@ class Case(NamedTuple):
     retry_after: float | None
     rows: int
     attempts: int
+    """Failures of this request before, as far as they count."""
+    alone: int
+    """Those of them during which other requests were answered."""
 
 
 class Rule(NamedTuple):
@@ -63,6 +66,8 @@ SERVER: Final = range(500, 600)
 REDIRECT: Final = range(300, 400)
 STRANGERS: Final = 4
 """Attempts before the fifth answer of a stranger, which is no coincidence any more."""
+STUBBORN: Final = 8
+"""Failures of a request, while others are answered, after which its rows are to blame and not the service."""
 FETCHES: Final = 2
 """Attempts before the third in vain to fetch a picture."""
 
@@ -117,6 +122,11 @@ def _until(attempts: int, then: Callable[[Case], Decision]) -> Callable[[Case], 
     return lambda case: then(case) if case.attempts >= attempts else _failed(case)
 
 
+def _unless_alone(case: Case) -> Decision:
+    """The service's fault, as long as it fails others, too."""
+    return _one_row(_no_answer)(case) if case.alone >= STUBBORN else _failed(case)
+
+
 def _one_row(reason: Callable[[Case], str]) -> Callable[[Case], Decision]:
     """Some row is to blame: halve down to it, then mark it."""
     return lambda case: Split() if case.rows > 1 else Mark(reason(case))
@@ -147,6 +157,10 @@ def _too_long(case: Case) -> str:
     return f"too long for the model: at most {limit}" if limit else "too long for the model"
 
 
+def _no_answer(_: Case) -> str:
+    return f"no answer in {STUBBORN + 1} attempts, while other rows were answered"
+
+
 def _unusable(case: Case) -> str:
     return f"no usable answer: {case.reason}"
 
@@ -160,7 +174,7 @@ OUTAGE: Final = (
 
 RULES: Final = (
     Rule("unusable answer", lambda case: case.fault is None, _until(1, _one_row(_unusable))),
-    Rule("no answer", _fault(Fault.TIMEOUT, Fault.CONNECTION), _failed),
+    Rule("no answer", _fault(Fault.TIMEOUT, Fault.CONNECTION), _unless_alone),
     Rule(
         "endless answer",
         _fault(Fault.TOO_LARGE),
@@ -327,7 +341,7 @@ RULES: Final = (
     Rule(
         "server's timeout",
         lambda case: _status(408)(case) or _says(r"request timed out after|\bRequestTimeOut\b", 400, 429)(case),
-        _failed,
+        _unless_alone,
     ),
     Rule(
         "too many at once",
@@ -344,11 +358,13 @@ RULES: Final = (
     ),
     Rule(
         "request quota",
-        _says(r"RateQuota|BurstRate|limit_requests|limit_burst_rate|requests? (?:rate|limit)|\brpm\b|requests?.per", 429),
+        _says(
+            r"RateQuota|BurstRate|limit_requests|limit_burst_rate|requests? (?:rate|limit)|\brpm\b|requests?.per", 429
+        ),
         _throttled("requests"),
     ),
     Rule("throttled", lambda case: _status(429)(case) or _says(r"\bThrottling\b", 400, 403)(case), _throttled()),
-    Rule("outage", lambda case: _status(*SERVER, 409, 425)(case) or _says(OUTAGE, 400)(case), _failed),
+    Rule("outage", lambda case: _status(*SERVER, 409, 425)(case) or _says(OUTAGE, 400)(case), _unless_alone),
     # Nothing known.
     Rule(
         "stranger refuses",

@@ -94,7 +94,6 @@ class ElasticTransport:
         self._accept = CBOR if config.media == "cbor" else JSON
         whole = float(config.server_timeout).is_integer()
         self._timeout = f"{config.server_timeout:.0f}s" if whole else f"{config.server_timeout * 1000:.0f}ms"
-        self._secrets = config.secrets
 
     async def infer(self, task_type: str, inference_id: str, body: bytes, *, expect_bytes: int) -> Answer:
         """See :class:`Transport`."""
@@ -175,7 +174,7 @@ class ElasticTransport:
                 most_bytes=2 * expect_bytes + _SLACK_BYTES,
             )
         except ExchangeError as exc:
-            reason = conceal(exc.reason, secrets=self._secrets)
+            reason = conceal(exc.reason, secrets=self.config.secrets)
             raise RequestError(
                 f"{call}: {reason}",
                 fault=exc.fault,
@@ -194,7 +193,7 @@ class ElasticTransport:
             answer.headers,
             read_object(answer.body, answer.media) or answer.body.decode("utf-8", "replace"),
             now=datetime.now(UTC),
-            secrets=self._secrets,
+            secrets=self.config.secrets,
             questions=body or b"",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -99,27 +100,25 @@ class Asked(NamedTuple):
 class Batch:
     """Questions that go into one request, and how often they went."""
 
-    __slots__ = ("asked", "attempts", "questions", "tokens")
+    __slots__ = ("alone", "asked", "attempts", "failed_at", "questions", "tokens")
 
-    def __init__(self, items: list[tuple[Asked, Question]], attempts: int = 0) -> None:
+    def __init__(self, items: list[tuple[Asked, Question]], alone: int = 0) -> None:
         self.asked = [asked for asked, _ in items]
         self.questions = [question for _, question in items]
         self.tokens = sum(question.tokens for question in self.questions)
-        self.attempts = attempts
+        self.attempts = 0
         """Failed attempts that count, so far."""
+        self.alone = alone
+        """Those of them since which other requests were answered."""
+        self.failed_at = math.inf
+        """Clock of the engine at the last failure."""
 
     @property
     def parts(self) -> frozenset[int]:
         """Parts that wait for the answers."""
         return frozenset(asked.window.part.index for asked in self.asked)
 
-    def halves(self) -> tuple[Batch, Batch]:
-        """The same questions in two requests."""
-        items = list(zip(self.asked, self.questions, strict=True))
-        middle = len(items) // 2
-        return Batch(items[:middle]), Batch(items[middle:])
-
     def pieces(self, rows: int) -> list[Batch]:
         """The same questions in requests of at most ``rows``."""
         items = list(zip(self.asked, self.questions, strict=True))
-        return [Batch(items[at : at + rows]) for at in range(0, len(items), rows)]
+        return [Batch(items[at : at + rows], self.alone) for at in range(0, len(items), rows)]

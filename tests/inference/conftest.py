@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.storage import LocalStorage
 from airflow_provider_modelstudio.inference.vault import Vault
 from tests.inference.fakes import Hashes, Scripted, vector
+from tests.inference.virtual_time import run_in_virtual_time
 
 
 class Place:
@@ -61,8 +61,8 @@ class Place:
             part_rows=part_rows,
         )
         self.reports = []
-        settings = Options(limits=Limits(max_concurrency=8, patience=2.0), owner=owner, progress_seconds=0.02)
-        return asyncio.run(
+        settings = Options(limits=Limits(max_concurrency=8, patience=900.0), owner=owner, progress_seconds=0.02)
+        return run_in_virtual_time(
             run(
                 plan,
                 source,

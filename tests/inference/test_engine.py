@@ -211,6 +211,14 @@ def test_passing_failures_spoil_no_row(place, error):
     place.check(TEXTS[:120])
 
 
+def test_a_row_that_only_ever_fails_does_not_hold_up_the_others(place):
+    """A row on which the service breaks each time, while it answers the others, is marked, and the run ends."""
+    place.write(TEXTS[:60])
+    service = Scripted(lambda number, texts: http(503) if "row number 33" in texts else None)
+    place.run(service)
+    place.check(TEXTS[:60], failed={"row number 33"})
+
+
 def test_an_outage_that_lasts_stops_the_task(place):
     """When nothing succeeds for the time we are patient, the task fails with a message and spoils no row."""
     place.write(TEXTS[:30])

@@ -24,8 +24,6 @@ from airflow_provider_modelstudio.inference.vault import Record
 from airflow_provider_modelstudio.inference.window import Asked, Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from airflow_provider_modelstudio.inference.governor import Permit
     from airflow_provider_modelstudio.inference.lease import Lease
     from airflow_provider_modelstudio.inference.tasks import Decoded, InferenceTask, Question
@@ -36,6 +34,9 @@ if TYPE_CHECKING:
     from .windows import OpenWindows
 
 __all__ = ["Sender"]
+
+STUBBORN = 3
+"""Failures of a request after which, when nothing else is left to ask, we want to know whether the service is well."""
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,10 @@ class Sender:
         self._asking: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
         self._closed = False
+        self._succeeded_at = -math.inf
+        self._answered: tuple[Asked, Question] | None = None
+        self._control: Batch | None = None
+        """A question that was answered, asked again because nothing else would tell whether the service is well."""
         self._wake = asyncio.Event()
 
     # ------------------------------------------------------------------ what to send
@@ -189,7 +194,12 @@ class Sender:
             except (RequestError, AnswerError) as error:
                 await self._settle(batch, permit, error)
             else:
-                self.governor.answered(self._loop.time(), permit)
+                self._succeeded_at = self._loop.time()
+                self.governor.answered(self._succeeded_at, permit)
+                if batch is self._control:
+                    self._control = None
+                    return
+                self._answered = (batch.asked[0], batch.questions[0])
                 await self._keep(batch, replace(decoded, columns=self._windows.pin(decoded.columns)))
         finally:
             self.governor.released(self._loop.time(), permit)
@@ -204,7 +214,11 @@ class Sender:
     async def _settle(self, batch: Batch, permit: Permit, error: RequestError | AnswerError) -> None:
         """Do what was decided about a failed request."""
         now = self._loop.time()
-        decision = decide(error, rows=len(batch.questions), attempts=batch.attempts)
+        if batch is self._control:
+            self._control = None
+            self.governor.failed(now, permit)
+            return
+        decision = decide(error, rows=len(batch.questions), attempts=batch.attempts, alone=batch.alone)
         log.debug("a request with %s rows failed (%s): %s", len(batch.questions), error, decision)
         match decision:
             case Stop():
@@ -220,29 +234,37 @@ class Sender:
                 await self._mark(batch, scrub(decision.reason, [str(q.value) for q in batch.questions]))
 
     def _wait(self, batch: Batch, permit: Permit, decision: Wait, now: float) -> None:
-        batch.attempts += decision.counts
-        pause = 0.0
+        governor, pause = self.governor, 0.0
         if decision.cause == "throttled":
-            self.governor.throttled(now, permit, retry_after=decision.retry_after, unit=decision.unit)
+            governor.throttled(now, permit, retry_after=decision.retry_after, unit=decision.unit)
+        elif decision.cause == "overloaded":
+            governor.overloaded(now, permit, retry_after=decision.retry_after)
         else:
-            tell = self.governor.overloaded if decision.cause == "overloaded" else self.governor.failed
-            tell(now, permit)
-            pause = self.governor.backoff(max(batch.attempts, 1))
+            governor.failed(now, permit, retry_after=decision.retry_after)
+            if governor.may_retry(now) and not governor.breaking:
+                pause = governor.backoff(batch.attempts + 1)
+        if decision.counts:
+            batch.attempts += 1
+            batch.alone += self._succeeded_at > batch.failed_at
+            batch.failed_at = now
         self._again(now + pause, batch)
+        nothing_else = self._closed and not self._ready and self._control is None
+        if batch.attempts >= STUBBORN and nothing_else and self._answered is not None:
+            self._control = Batch([self._answered])
+            self._again(now, self._control)
 
     def _split(self, batch: Batch, decision: Split) -> None:
         """Ask again in smaller requests, and keep to a limit that the server named."""
         if decision.size is not None:
             self._packer.cap_size(decision.size)
-        if decision.rows is None:
-            pieces: Sequence[Batch] = batch.halves()
-        else:
+        rows = -(-len(batch.questions) // 2)
+        if decision.rows is not None:
             if decision.rows < self._packer.limits.rows:
                 log.info("the endpoint takes at most %s rows a request; keeping to that", decision.rows)
             self._packer.cap_rows(decision.rows)
-            pieces = batch.pieces(min(decision.rows, len(batch.questions) - 1))
             self._ready = deque(piece for waiting in self._ready for piece in waiting.pieces(decision.rows))
-        for piece in pieces:
+            rows = min(decision.rows, len(batch.questions) - 1)
+        for piece in batch.pieces(rows):
             self._again(0.0, piece)
 
     def _again(self, due: float, batch: Batch) -> None:

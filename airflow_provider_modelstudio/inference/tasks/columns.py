@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,9 +12,21 @@ import pyarrow.compute as pc
 from airflow_provider_modelstudio.inference.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["check_text", "column_at", "field_at", "holds_text", "read_texts"]
+__all__ = [
+    "check_text",
+    "column_at",
+    "field_at",
+    "holds_text",
+    "is_binary",
+    "is_list",
+    "is_string",
+    "read_lists",
+    "read_texts",
+]
+
+_T = TypeVar("_T")
 
 
 def field_at(schema: pa.Schema, path: str) -> pa.Field:
@@ -53,13 +66,28 @@ def column_at(batch: pa.RecordBatch, path: str) -> pa.Array:
 
 
 def holds_text(kind: pa.DataType) -> bool:
-    """Whether :func:`read_texts` reads the type: UTF-8 as string or binary of any width, also as dictionary."""
+    """Whether :func:`read_texts` reads the type: UTF-8 as string or binary of any width, a dictionary of it, or nulls."""
     if isinstance(kind, pa.BaseExtensionType):
         return holds_text(kind.storage_type)
     if pa.types.is_dictionary(kind):
         return holds_text(kind.value_type)
-    return _is_string(kind) or any(
-        test(kind) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return is_string(kind) or is_binary(kind) or bool(pa.types.is_null(kind))
+
+
+def is_string(kind: pa.DataType) -> bool:
+    """UTF-8 of any width; no dictionary."""
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Bytes of any width; no dictionary, nothing of fixed size."""
+    return any(test(kind) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Any kind of list that is no map."""
+    return isinstance(
+        kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType | pa.ListViewType | pa.LargeListViewType
     )
 
 
@@ -83,7 +111,7 @@ def read_texts(array: pa.Array) -> list[str | bytes | None]:
         used = array.indices.unique()
         entries = dict(zip(used.to_pylist(), read_texts(array.dictionary.take(used)), strict=True))
         return [entries[index] for index in array.indices.to_pylist()]
-    if _is_string(array.type):
+    if is_string(array.type):
         try:
             texts: list[str | bytes | None] = array.to_pylist()
         except UnicodeDecodeError:
@@ -93,15 +121,18 @@ def read_texts(array: pa.Array) -> list[str | bytes | None]:
     return [None if raw is None else _decoded(raw) for raw in array.to_pylist()]
 
 
+def read_lists(array: pa.Array, read: Callable[[pa.Array], list[_T]]) -> Iterator[list[_T] | None]:
+    """The lists of a column, ``None`` for a null, their values read all at once."""
+    values = iter(read(pc.list_flatten(array)))
+    for length in pc.list_value_length(array).to_pylist():
+        yield None if length is None else list(islice(values, length))
+
+
 def _decoded(raw: bytes) -> str | bytes:
     try:
         return raw.decode()
     except UnicodeDecodeError:
         return raw
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _stored(array: pa.Array) -> pa.Array:

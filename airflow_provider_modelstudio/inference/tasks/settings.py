@@ -10,7 +10,7 @@ from airflow_provider_modelstudio.inference.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_at_least", "check_choice", "check_columns", "check_task_settings"]
+__all__ = ["check_at_least", "check_choice", "check_columns", "check_task_settings", "check_text_setting"]
 
 
 def check_columns(**columns: str) -> None:
@@ -18,6 +18,17 @@ def check_columns(**columns: str) -> None:
     for name, column in columns.items():
         if not isinstance(column, str) or not column.strip():
             raise ConfigurationError(f"{name} is {column!r}; it names a column")
+
+
+def check_text_setting(**settings: str) -> None:
+    """Each setting is text that UTF-8 can hold; texts are not repeated in messages."""
+    for name, text in settings.items():
+        if not isinstance(text, str):
+            raise ConfigurationError(f"{name} is a {type(text).__name__}; it is a text")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{name} holds half a surrogate pair, which is no text") from None
 
 
 def check_choice(name: str, value: str, choices: object) -> None:

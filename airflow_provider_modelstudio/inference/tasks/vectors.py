@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from airflow_provider_modelstudio.inference.errors import AnswerError
 
-from .answers import is_cbor, make_decoder, parse_rows, typed_rows
+from .answers import Misfit, RowReader, is_cbor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +35,7 @@ NOT_FINITE = "vector holds a value that is not a finite number"
 
 Matrix: TypeAlias = "NDArray[np.float32]"
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FLOAT32 = 0xFA
 """CBOR's marker before the four bytes of a float."""
 _FLOAT32_BYTES = 5
@@ -66,10 +67,10 @@ class _Row(msgspec.Struct, gc=False):
     embedding: list[float]
 
 
-_DECODERS = {name: make_decoder(name, _Row) for name in ("text_embedding", "multi_modal_embedding")}
+_READERS = {name: RowReader(name, _Row) for name in ("text_embedding", "multi_modal_embedding")}
 
 
-def read_vectors(answer: Answer, name: str, *, rows: int, dimensions: int | None) -> Vectors:
+def read_vectors(answer: Answer, name: str, *, rows: int, dimensions: int | None, hint: str = "") -> Vectors:
     """The ``rows`` vectors that an answer has under ``name``, in order.
 
     A vector with a value that is no finite float32 (a word, a null, a flag, NaN, Infinity, 1e400) is refused alone; a
@@ -78,6 +79,7 @@ def read_vectors(answer: Answer, name: str, *, rows: int, dimensions: int | None
     the answer is damaged.
 
     :param dimensions: values of a vector, ``None`` to take what comes, as long as all are alike.
+    :param hint: what to do about another number of vectors, for the message.
     """
     if is_cbor(answer):
         matrix = cbor_matrix(answer.body, name, rows)
@@ -86,9 +88,10 @@ def read_vectors(answer: Answer, name: str, *, rows: int, dimensions: int | None
         if matrix is None:
             matrix = msgspec_matrix(answer.body, name)
     if matrix is None:
-        matrix = _careful_matrix(parse_rows(answer, name), name)
+        found = _READERS[name].parse(answer)
+        matrix = _careful_matrix(found) if len(found) == rows else np.empty((len(found), 0), np.float32)
     if len(matrix) != rows:
-        raise AnswerError(f"the answer has {len(matrix)} vectors for {rows} questions")
+        raise AnswerError(f"the answer has {len(matrix)} vectors for {rows} questions{hint and '; '}{hint}")
     if dimensions is not None and matrix.shape[1] != dimensions:
         raise AnswerError(f"the vectors have {matrix.shape[1]} values; {dimensions} were expected")
     finite = np.isfinite(matrix)
@@ -149,6 +152,8 @@ def simdjson_matrix(body: bytes, name: str) -> Matrix | None:
 
     A parser of its own for each call: it owns what is read from it, and threads must not share it.
     """
+    if body.startswith(_BYTE_ORDER_MARK):
+        return None
     try:
         whole = _simdjson.Parser().parse(body)
         rows = whole[name]
@@ -156,22 +161,22 @@ def simdjson_matrix(body: bytes, name: str) -> Matrix | None:
         if len(whole) != 1 or np.count_nonzero(np.frombuffer(body, np.uint8) == ord("[")) != len(rows) + 1:
             return None
         matrix: Matrix | None = None
-        for at, row in enumerate(rows):
-            values = np.frombuffer(row["embedding"].as_buffer(of_type="d"))
-            if matrix is None:
-                matrix = np.empty((len(rows), len(values)), np.float32)
-            if len(row) != 1 or len(values) != matrix.shape[1]:
-                return None
-            with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
+            for at, row in enumerate(rows):
+                values = np.frombuffer(row["embedding"].as_buffer(of_type="d"))
+                if matrix is None:
+                    matrix = np.empty((len(rows), len(values)), np.float32)
+                if len(row) != 1 or len(values) != matrix.shape[1]:
+                    return None
                 matrix[at] = values
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return None
     return matrix if matrix is not None and matrix.shape[1] else None
 
 
 def msgspec_matrix(body: bytes, name: str) -> Matrix | None:
     """The matrix of a JSON answer whose rows are good ones; ``None`` for any other answer."""
-    rows: list[_Row] | None = typed_rows(body, name, _DECODERS[name])
+    rows = _READERS[name].fast(body)
     if not rows or not rows[0].embedding or body.count(b'"embedding"') != len(rows):
         return None
     dimensions = len(rows[0].embedding)
@@ -181,24 +186,23 @@ def msgspec_matrix(body: bytes, name: str) -> Matrix | None:
         return np.array([row.embedding for row in rows], np.float32)
 
 
-def _careful_matrix(rows: list[Any], name: str) -> Matrix:
-    """Any rows; NaN for each value that is not a number."""
-    vectors = []
-    for row in rows:
-        vector = row.get("embedding") if isinstance(row, dict) else None
-        if not isinstance(vector, list):
-            raise AnswerError(f"a row of {name!r} has no list 'embedding'")
-        try:
-            vectors.append(msgspec.convert(vector, list[float]))
-        except msgspec.ValidationError:
-            vectors.append([_number(value) for value in vector])
+def _careful_matrix(found: list[_Row | Misfit]) -> Matrix:
+    """Any rows, at least one; NaN for each value that is not a number."""
+    vectors = [_values(row.raw) if isinstance(row, Misfit) else row.embedding for row in found]
     dimensions = sorted({len(vector) for vector in vectors})
     if len(dimensions) > 1:
         raise AnswerError(f"vectors of one answer have from {dimensions[0]} to {dimensions[-1]} values")
     if dimensions == [0]:
         raise AnswerError("the vectors are empty")
     with np.errstate(over="ignore"):
-        return np.array(vectors, np.float32).reshape(len(rows), -1)
+        return np.array(vectors, np.float32)
+
+
+def _values(raw: Any) -> list[float]:
+    vector = raw.get("embedding") if isinstance(raw, dict) else None
+    if not isinstance(vector, list):
+        raise AnswerError("a row of the answer has no list 'embedding'")
+    return [_number(value) for value in vector]
 
 
 def _number(value: Any) -> float:
