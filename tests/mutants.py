@@ -71,10 +71,10 @@ MUTANTS = (
         (HISTORIES, ENGINE),
     ),
     Mutant(
-        "the manifest can be overwritten",
+        "a part is sealed before it is stored",
         f"{PACKAGE}/vault.py",
-        "            await self.storage.create(self.manifest_key, manifest.as_json())",
-        "            await self.storage.replace(self.manifest_key, manifest.as_json())",
+        "        await self.storage.create_from(key, path)\n",
+        "        asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(self.storage.create_from(key, path)))\n",
         (HISTORIES,),
     ),
     Mutant(

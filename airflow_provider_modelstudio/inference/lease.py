@@ -48,7 +48,7 @@ class Process:
 
     @classmethod
     def current(cls) -> Process:
-        """This one."""
+        """The process that asks."""
         return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()))
 
     def is_gone(self) -> bool:

@@ -83,13 +83,13 @@ class ObjectStorage:
 
     async def create_from(self, key: str, path: Path) -> None:
         """See :class:`~.storage.Storage`. The key names the content, so that writing it again changes nothing."""
-        size = path.stat().st_size
+        size = (await asyncio.to_thread(path.stat)).st_size
         if await self._size(key) is None:
             await self._ask(key, self._fs.put_file, str(path), self._path(key))
         stored = await self._size(key)
         if stored != size:
             raise ObjectExistsError(f"{self.locate(key)} has {stored} bytes instead of {size}")
-        path.unlink()
+        await asyncio.to_thread(path.unlink)
 
     async def replace(self, key: str, content: bytes) -> None:
         """See :class:`~.storage.Storage`."""

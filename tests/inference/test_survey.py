@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from airflow_provider_modelstudio.inference.tasks.text_embedding import TextEmbedding
 from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from airflow_provider_modelstudio.inference.dataset import open_source
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.recall import KEY
 from airflow_provider_modelstudio.inference.survey import survey
+from airflow_provider_modelstudio.inference.tasks.text_embedding import TextEmbedding
 
 texts = st.lists(st.one_of(st.none(), st.sampled_from([f"text {i}" for i in range(8)])), max_size=60)
 

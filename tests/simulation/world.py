@@ -13,7 +13,7 @@ import logging
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +30,9 @@ from airflow_provider_modelstudio.inference.tasks import Answer, RequestLimits
 from airflow_provider_modelstudio.inference.vault import Manifest, Vault, decode_segment
 from tests.inference.fakes import Hashes, http, vector
 from tests.inference.virtual_time import run_in_virtual_time
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 logging.getLogger("airflow_provider_modelstudio").setLevel(logging.ERROR)
 
@@ -65,7 +68,7 @@ class World:
     """One history, from a seed."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self.dice = random.Random(seed)
+        self.dice = random.Random(seed)  # noqa: S311  # a history has to be the same each time
         self.folder = folder
         self.store = Store()
         self.bills: list[tuple[float, int, str]] = []

@@ -15,14 +15,13 @@ import pyarrow as pa
 
 from airflow_provider_modelstudio.inference.errors import EndpointError
 from airflow_provider_modelstudio.inference.vault import Counts
-from airflow_provider_modelstudio.inference.window import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_modelstudio.inference.recall import Shelf
     from airflow_provider_modelstudio.inference.tasks import Decoded, InferenceTask
-    from airflow_provider_modelstudio.inference.window import Batch, Window
+    from airflow_provider_modelstudio.inference.window import Asked, Batch, Window
 
 __all__ = ["OpenWindows"]
 

@@ -1,0 +1,62 @@
+# One door for people and for CI. `make help` lists what there is.
+
+# The newest of what the project is tested with; any Python from 3.11 on will do: make PYTHON=/path/to/python
+PYTHON ?= $(shell for name in python3.11 python3 python3.13 python3.12; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
+SANDBOX_PORT ?= 19200
+AIRFLOW_PORT ?= 18080
+# make demo KEEP=1 leaves Airflow open until Ctrl-C.
+KEEP ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@echo '  make demo KEEP=1 leaves Airflow open; AIRFLOW_PORT= and SANDBOX_PORT= choose other ports; PYTHON= another Python'
+
+demo: $(VENV)/demo.stamp  ## embed real texts in a real Airflow, on this machine alone: about 3 minutes
+	@$(BIN)/python -m demo --sandbox-port $(SANDBOX_PORT) --airflow-port $(AIRFLOW_PORT) $(if $(KEEP),--keep)
+
+test: $(VENV)/dev.stamp  ## run all tests: about 5 minutes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not scheduler'
+	$(BIN)/python -m pytest -m scheduler
+
+check: $(VENV)/dev.stamp  ## lint, format, types, import rules, spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy --strict --package demo
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: $(VENV)/dev.stamp  ## bring the code into shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove everything that make made
+	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment: made once, filled again only when pyproject.toml changes.
+$(VENV)/uv.stamp:
+	@test -n '$(PYTHON)' || { echo 'No Python from 3.11 on was found. Install one, or name one: make PYTHON=/path/to/python' >&2; exit 1; }
+	@echo 'Making an environment in $(VENV) with '"$$($(PYTHON) --version)"' …'
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+		echo 'This Python cannot make environments. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+$(VENV)/demo.stamp: $(VENV)/uv.stamp pyproject.toml
+	@echo 'Installing Airflow, this provider and a small model …'
+	@$(UV) --editable '.[local]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
+	@echo 'Installing the tools for tests and checks …'
+	@$(UV) --group dev
+	@touch $@

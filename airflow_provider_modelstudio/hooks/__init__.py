@@ -1,0 +1,1 @@
+"""What an Airflow connection means, and the way to Elasticsearch for operators."""

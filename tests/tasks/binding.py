@@ -1,0 +1,55 @@
+"""Task types by Elasticsearch's name, and columns as the wire table writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from airflow_provider_modelstudio.inference.tasks import InferenceTask, Question
+from airflow_provider_modelstudio.inference.tasks.completion import Completion
+from airflow_provider_modelstudio.inference.tasks.multi_modal_embedding import MultiModalEmbedding
+from airflow_provider_modelstudio.inference.tasks.rerank import Rerank
+from airflow_provider_modelstudio.inference.tasks.sparse_embedding import SparseEmbedding
+from airflow_provider_modelstudio.inference.tasks.text_embedding import TextEmbedding
+
+TASKS: dict[str, type[Any]] = {
+    "text_embedding": TextEmbedding,
+    "sparse_embedding": SparseEmbedding,
+    "rerank": Rerank,
+    "completion": Completion,
+    "multi_modal_embedding": MultiModalEmbedding,
+}
+
+MINIMAL: dict[str, dict[str, Any]] = {
+    "completion": {"prompt": "{text}"},
+    "multi_modal_embedding": {"text_column": "text"},
+}
+"""What a task cannot do without."""
+
+
+def make_task(task_type: str, **settings: Any) -> InferenceTask:
+    return TASKS[task_type](**{**MINIMAL.get(task_type, {}), **settings})
+
+
+def ask(task: InferenceTask, batch: pa.RecordBatch) -> list[Question]:
+    """The questions of a batch whose rows are all asked."""
+    questions = task.questions(batch)
+    assert all(isinstance(question, Question) for question in questions), questions
+    return questions
+
+
+def texts(*values: Any) -> pa.RecordBatch:
+    return pa.record_batch({"text": pa.array(values, pa.string())})
+
+
+def as_float32(value: Any) -> Any:
+    """Decimals as the 32-bit floats they name, in bits, so that -0.0 is not 0.0."""
+    if isinstance(value, float):
+        return np.float32(value).tobytes()
+    if isinstance(value, dict):
+        return {name: as_float32(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_float32(part) for part in value]
+    return value

@@ -1,0 +1,153 @@
+"""The catalog of models: every number stated with its source, overrides checked, nothing guessed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_modelstudio
+from airflow_provider_modelstudio.catalog import Catalog, Model, Price
+from airflow_provider_modelstudio.inference.errors import ConfigurationError
+
+PACKAGE = Path(airflow_provider_modelstudio.__file__).parent
+FILE = PACKAGE / "catalog" / "models.toml"
+NAMES = Catalog.read().names()
+NEW = {"task_types": ["text_embedding"]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_model_says_where_its_numbers_stand(name):
+    """A source on the vendor's pages, and the day it was read or written."""
+    model = Catalog.read().get(name)
+    assert model is not None
+    assert model.name == name
+    assert model.source is not None
+    assert model.source.startswith(("https://www.alibabacloud.com/help/", "https://help.aliyun.com/"))
+    assert model.date is not None
+    assert model.date >= dt.date(2025, 1, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_model_has_the_limits_of_its_task(name):
+    """Vectors have dimensions, largest first and each once; rerank has documents; only multimodal is fused or not."""
+    model = Catalog.read().get(name)
+    dense = {"text_embedding", "multi_modal_embedding"} & set(model.task_types)
+    assert bool(model.dimensions) == bool(dense)
+    assert list(model.dimensions) == sorted(set(model.dimensions), reverse=True)
+    assert (model.documents_per_request is not None) == ("rerank" in model.task_types)
+    assert (model.vectors is not None) == ("multi_modal_embedding" in model.task_types)
+    assert model.tokens_per_row is not None
+
+
+def test_the_file_says_what_each_field_means():
+    """No field without a line of explanation at the head of the file."""
+    head = FILE.read_text("utf-8").partition("\n[")[0]
+    for field in fields(Model):
+        assert field.name in head or field.name in {
+            "name",
+            "dimensions",
+            "default_dimensions",
+            "source",
+            "date",
+            "note",
+        }
+
+
+def test_the_documented_numbers_of_the_default_model():
+    """What the text embedding page states, read back."""
+    model = Catalog.read().get("text-embedding-v4")
+    assert (model.rows_per_request, model.tokens_per_row, model.default_dimensions) == (10, 8192, 1024)
+    assert model.price("cn") == Price(currency="CNY", per_million=0.5)
+    assert model.status == "documented"
+
+
+def test_models_are_found_by_task_type():
+    """In the order of the file; a model may serve two task types."""
+    catalog = Catalog.read()
+    assert catalog.names("text_embedding")[0] == catalog.names("sparse_embedding")[0] == "text-embedding-v4"
+    assert set(catalog.names("rerank")) == {"gte-rerank-v2", "qwen3-rerank", "qwen3-vl-rerank"}
+    assert catalog.names("no_such_task") == ()
+    assert set(catalog.names()) == set(tomllib.loads(FILE.read_text("utf-8")))
+
+
+def test_an_unknown_model_is_none_and_a_near_name_is_suggested():
+    """The catalog does not know all models there are."""
+    catalog = Catalog.read()
+    assert catalog.get("text-embedding-v9") is None
+    assert catalog.suggest("text-embeding-v4") == "text-embedding-v4"
+    assert catalog.suggest("gte-rerank") == "gte-rerank-v2"
+    assert catalog.suggest("zzz") is None
+
+
+def test_costs_are_estimated_only_where_a_price_is_stated():
+    """Amount and currency; nothing for a region without a price, zero for no tokens."""
+    model = Catalog.read().get("text-embedding-v4")
+    assert model.estimate_cost(3_000_000, "cn") == (1.5, "CNY")
+    assert model.estimate_cost(1_000_000, "intl") == (0.07, "USD")
+    assert model.estimate_cost(0, "cn") == (0.0, "CNY")
+    assert model.estimate_cost(1, "mars") is None
+    assert model.price("mars") is None
+
+
+def test_overrides_lie_over_the_file():
+    """A field replaces its own, prices region by region; everything else stays."""
+    catalog = Catalog.read(
+        {
+            "text-embedding-v4": {"rows_per_request": 25, "prices": {"hk": {"currency": "USD", "per_million": 0.07}}},
+            "mine": NEW,
+        }
+    )
+    model, known = catalog.get("text-embedding-v4"), Catalog.read().get("text-embedding-v4")
+    assert model.rows_per_request == 25
+    assert set(model.prices) == {"cn", "intl", "hk"}
+    assert model.dimensions == known.dimensions
+    assert catalog.get("mine").task_types == ("text_embedding",)
+    assert catalog.names()[-1] == "mine"
+    assert known.rows_per_request == 10
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({}, "missing required field `task_types`"),
+        ({"task_types": []}, "$.task_types"),
+        ({"task_types": ["embedding"]}, "$.task_types[0]"),
+        ({"task_types": "rerank"}, "$.task_types"),
+        ({**NEW, "rows_per_request": 0}, "$.rows_per_request"),
+        ({**NEW, "rows_per_request": "10"}, "$.rows_per_request"),
+        ({**NEW, "rows_per_request": True}, "$.rows_per_request"),
+        ({**NEW, "rows_per_request": 1.5}, "$.rows_per_request"),
+        ({**NEW, "dimensions": [0]}, "$.dimensions[0]"),
+        ({**NEW, "dimensions": [8], "default_dimensions": 9}, "default_dimensions is 9"),
+        ({**NEW, "vectors": "some"}, "$.vectors"),
+        ({**NEW, "status": "sure"}, "$.status"),
+        ({**NEW, "source": "http://a.example/x"}, "$.source"),
+        ({**NEW, "source": "https://a.example"}, "$.source"),
+        ({**NEW, "date": "yesterday"}, "$.date"),
+        ({**NEW, "prices": {"cn": {"currency": "yuan", "per_million": 1}}}, "currency"),
+        ({**NEW, "prices": {"cn": {"currency": "CNY"}}}, "per_million"),
+        ({**NEW, "prices": {"cn": {"currency": "CNY", "per_million": -1}}}, "per_million"),
+        ({**NEW, "prices": {"cn": {"currency": "CNY", "per_million": float("nan")}}}, "per_million"),
+        ({**NEW, "prices": 7}, "prices is of type int"),
+        ({**NEW, "rows": 7}, "no field 'rows', but 'rows_per_request'"),
+        ({**NEW, "name": "other"}, "no field 'name'"),
+        (7, "is of type int"),
+    ],
+)
+def test_overrides_that_make_no_sense_are_named(entry, words):
+    """The message has the model and the field."""
+    with pytest.raises(ConfigurationError) as caught:
+        Catalog.read({"mine": entry})
+    assert "'mine'" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_models_are_named_nowhere_else():
+    """No program text knows a model by name: limits and prices are read, not remembered."""
+    for path in [*PACKAGE.glob("inference/**/*.py"), *PACKAGE.glob("catalog/*.py"), *PACKAGE.glob("hooks/*.py")]:
+        text = path.read_text("utf-8")
+        assert not [name for name in NAMES if name in text], path
