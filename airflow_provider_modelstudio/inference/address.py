@@ -186,14 +186,16 @@ def _check_host(host: str, what: str) -> None:
         raise ConfigurationError(f"{what} names {host!r}: refused, this is {why}")
 
 
-def inference_path(task_type: str | None, inference_id: str) -> str:
-    """Path of an endpoint, ids percent-encoded; without ``task_type`` Elasticsearch looks the type up.
+def inference_path(task_type: str | None, inference_id: str | None) -> str:
+    """Path of an endpoint, or of all, ids percent-encoded; without ``task_type`` Elasticsearch looks the type up.
 
     Raises :class:`~.errors.ConfigurationError` for what Elasticsearch takes for no task type or no id.
     """
     if task_type is not None and not _TASK_TYPE.fullmatch(task_type):
-        raise ConfigurationError(f"task_type must be lower-case letters and _, not {task_type!r}")
-    if not _INFERENCE_ID.fullmatch(inference_id) or len(inference_id) > _LONGEST_ID:
+        raise ConfigurationError(f"task_type must be lower-case letters and _, not {task_type[:80]!r}")
+    if inference_id is None:
+        inference_id = "_all"
+    elif not _INFERENCE_ID.fullmatch(inference_id) or len(inference_id) > _LONGEST_ID:
         raise ConfigurationError(
             "inference_id must be lower-case letters, digits, '.', '_' and '-', "
             f"with a letter or digit at both ends, not {inference_id[:80]!r}"

@@ -2,286 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import posixpath
-from abc import abstractmethod
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.sdk import BaseOperator, ObjectStoragePath
-from airflow.sdk.exceptions import AirflowFailException
-from fsspec.implementations.local import LocalFileSystem
-
-from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
-from airflow_provider_modelstudio.inference.dataset import open_source
-from airflow_provider_modelstudio.inference.decide import Stop, decide
-from airflow_provider_modelstudio.inference.engine import Options, Progress, StopSignal, run
-from airflow_provider_modelstudio.inference.errors import (
-    ConfigurationError,
-    OutageError,
-    PermanentError,
-    RequestError,
-)
-from airflow_provider_modelstudio.inference.governor import Limits
-from airflow_provider_modelstudio.inference.object_storage import ObjectStorage
-from airflow_provider_modelstudio.inference.plan import make_plan
-from airflow_provider_modelstudio.inference.storage import LocalStorage
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
+from airflow_provider_modelstudio.inference.tasks.completion import Completion
+from airflow_provider_modelstudio.inference.tasks.multi_modal_embedding import MultiModalEmbedding
+from airflow_provider_modelstudio.inference.tasks.rerank import Rerank
+from airflow_provider_modelstudio.inference.tasks.sparse_embedding import SparseEmbedding
 from airflow_provider_modelstudio.inference.tasks.text_embedding import TextEmbedding
-from airflow_provider_modelstudio.inference.vault import Vault
+from airflow_provider_modelstudio.operators.dataset import InferenceOperator
+from airflow_provider_modelstudio.operators.rendered import choice, flag, mapping, number, whole, whole_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow.sdk import Context
-    from fsspec import AbstractFileSystem
-
-    from airflow_provider_modelstudio.inference.dataset import Source
-    from airflow_provider_modelstudio.inference.storage import Storage
-    from airflow_provider_modelstudio.inference.summary import Summary
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
-    from airflow_provider_modelstudio.inference.transport import ElasticTransport, EndpointFacts
 
-__all__ = ["EmbedOperator", "InferenceOperator"]
+__all__ = [
+    "CompletionOperator",
+    "EmbedOperator",
+    "InferenceOperator",
+    "MultiModalEmbedOperator",
+    "RerankOperator",
+    "SparseEmbedOperator",
+]
 
-_IRRELEVANT_SETTINGS = frozenset({"rate_limit", "num_threads", "num_allocations"})
-"""Settings of an endpoint that change how fast it answers, not what."""
-
-
-class InferenceOperator(BaseOperator):
-    """Ask an inference endpoint for each row of a Parquet dataset, and write the rows with their answers.
-
-    All input columns are kept, in input order.
-    A row without an answer keeps its place, with a reason in the error column.
-    A retry goes on from what was paid for; a run that is finished asks nothing.
-
-    :param inference_id: the inference endpoint, as ``GET _inference`` lists it. (templated)
-    :param source: Parquet file, folder (read recursively) or glob; a local path or an object storage URI. (templated)
-    :param destination: folder, or file that ends in ``.parquet``; a local path or an object storage URI. State is kept
-        beside it, in ``_<name>.inference``. (templated)
-    :param modelstudio_conn_id: the connection. (templated)
-    :param batch_size: most rows in a request; the default is what Model Studio takes, 10. (templated)
-    :param concurrency: most requests in flight; the service's own limits are found out. (templated)
-    :param requests_per_minute: your quota, if you know it; ``None`` finds it out. (templated)
-    :param tokens_per_minute: your quota, if you know it; ``None`` finds it out. (templated)
-    :param on_row_error: what a row that the service refuses does: ``"null"`` keeps it with a reason, ``"fail"`` fails
-        the task. (templated)
-    :param max_error_rate: share of rows, 0 to 1, that may fail before the task does; ``None`` for no bound. (templated)
-    :param if_exists: ``"update"`` asks only for rows that changed since the last run, ``"overwrite"`` asks for all,
-        ``"error"`` refuses a destination that has data. (templated)
-    """
-
-    template_fields: Sequence[str] = (
-        "inference_id",
-        "source",
-        "destination",
-        "modelstudio_conn_id",
-        "batch_size",
-        "concurrency",
-        "requests_per_minute",
-        "tokens_per_minute",
-        "on_row_error",
-        "max_error_rate",
-        "if_exists",
-    )
-    ui_color = "#ff6a00"
-    ui_fgcolor = "#fff"
-
-    def __init__(
-        self,
-        *,
-        inference_id: str,
-        source: str | ObjectStoragePath,
-        destination: str | ObjectStoragePath,
-        modelstudio_conn_id: str = ModelStudioHook.default_conn_name,
-        batch_size: int | str | None = None,
-        concurrency: int | str = 64,
-        requests_per_minute: float | str | None = None,
-        tokens_per_minute: float | str | None = None,
-        on_row_error: str = "null",
-        max_error_rate: float | str | None = None,
-        if_exists: str = "update",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.inference_id = inference_id
-        self.source = source
-        self.destination = destination
-        self.modelstudio_conn_id = modelstudio_conn_id
-        self.batch_size = batch_size
-        self.concurrency = concurrency
-        self.requests_per_minute = requests_per_minute
-        self.tokens_per_minute = tokens_per_minute
-        self.on_row_error = on_row_error
-        self.max_error_rate = max_error_rate
-        self.if_exists = if_exists
-
-    @abstractmethod
-    def make_task(self, limits: RequestLimits) -> InferenceTask:
-        """The task type bound to this operator's columns."""
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Bring the destination up to date.
-
-        :return: the summary: counts, cost, where the data is. Never rows.
-        """
-        self._stop = StopSignal()
-        try:
-            summary = self._run(context)
-        except PermanentError as error:
-            raise AirflowFailException(str(error)) from error
-        record = summary.as_dict()
-        for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = record
-        self._tell(summary)
-        return record
-
-    def on_kill(self) -> None:
-        """Stop sending; answers in flight are kept for the next try."""
-        self._stop.request()
-
-    def _run(self, context: Context) -> Summary:
-        options = self._options(context)
-        task = self.make_task(
-            RequestLimits()
-            if self.batch_size is None
-            else RequestLimits(rows=_whole("batch_size", self.batch_size, 1, 2048))
-        )
-        source, storage = self._open()
-        task.check(source.schema)
-        clash = sorted({*task.output_columns, task.error_column} & set(source.schema.names))
-        if clash:
-            raise ConfigurationError(
-                f"the source has a column {clash[0]!r} already; name another output_column, or leave that column out"
-            )
-        hook = ModelStudioHook(self.modelstudio_conn_id)
-        return asyncio.run(self._ask(context, hook, source, storage, task, options))
-
-    async def _ask(
-        self,
-        context: Context,
-        hook: ModelStudioHook,
-        source: Source,
-        storage: Storage,
-        task: InferenceTask,
-        options: Options,
-    ) -> Summary:
-        transport = hook.transport(options.limits.max_concurrency)
-        try:
-            facts = await self._look(transport, task)
-            output: dict[str, Any] = {"columns": task.output_columns, "schema": str(source.schema)}
-            if not options.reuse:
-                output["overwrite"] = options.owner
-            plan = make_plan(
-                source.files,
-                endpoint=_identity(facts),
-                settings=task.settings(),
-                output=output,
-                single_file=storage.destination.endswith(".parquet"),
-            )
-            vault = Vault(storage, plan)
-            if self.if_exists == "error" and await storage.published() and await vault.committed() is None:
-                raise ConfigurationError(
-                    f"the destination {storage.destination} has data, and if_exists is 'error'; "
-                    "use 'update' to bring it up to date or 'overwrite' to ask everything anew"
-                )
-            return await run(
-                plan,
-                source,
-                task,
-                inference_id=self.inference_id,
-                transport=transport,
-                vault=vault,
-                options=replace(options, dimensions=facts.dimensions),
-                stop=self._stop,
-                report=lambda progress: self._report(context, progress),
-            )
-        finally:
-            await transport.aclose()
-
-    async def _look(self, transport: ElasticTransport, task: InferenceTask) -> EndpointFacts:
-        """Ask Elasticsearch, for free, what the endpoint is, before anything is paid."""
-        try:
-            return await transport.describe(task.task_type, self.inference_id)
-        except RequestError as error:
-            decision = decide(error, rows=1, attempts=0)
-            if isinstance(decision, Stop):
-                raise decision.error from error
-            raise OutageError(f"{error}; nothing was asked yet") from error
-
-    def _options(self, context: Context) -> Options:
-        ti = context["ti"]
-        return Options(
-            limits=Limits(
-                max_concurrency=_whole("concurrency", self.concurrency, 1, 512),
-                requests_per_minute=_number("requests_per_minute", self.requests_per_minute),
-                tokens_per_minute=_number("tokens_per_minute", self.tokens_per_minute),
-            ),
-            on_row_error=_choice("on_row_error", self.on_row_error, ("null", "fail")),
-            max_error_rate=_number("max_error_rate", self.max_error_rate, most=1.0),
-            reuse=_choice("if_exists", self.if_exists, ("update", "overwrite", "error")) != "overwrite",
-            owner=f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}",
-        )
-
-    def _open(self) -> tuple[Source, Storage]:
-        read_from, location = _resolve("source", self.source)
-        write_to, destination = _resolve("destination", self.destination)
-        if read_from.protocol == write_to.protocol and _within(destination, location):
-            raise ConfigurationError(
-                f"the destination {destination} lies inside the source {location}: its files would be read as input "
-                "next time; choose a folder beside it"
-            )
-        parent, _, name = destination.rpartition("/")
-        state = f"{parent}/_{name.removesuffix('.parquet')}.inference"
-        single = name.endswith(".parquet")
-        source = open_source(read_from, location, exclude=(state,))
-        if isinstance(write_to, LocalFileSystem):
-            return source, LocalStorage(Path(state), Path(destination), single_file=single)
-        scheme = write_to.protocol if isinstance(write_to.protocol, str) else write_to.protocol[0]
-        return source, ObjectStorage(write_to, scheme, state, destination, single_file=single)
-
-    def _report(self, context: Context, progress: Progress) -> None:
-        left = "" if progress.seconds_left is None else f", about {progress.seconds_left:.0f} s left"
-        self.log.info(
-            "%s of %s rows (%s asked for, %s reused, %s failed), %.0f rows/s, %s of %s requests in flight (%s)%s",
-            progress.rows_done,
-            progress.rows,
-            progress.embedded,
-            progress.reused,
-            progress.failed,
-            progress.rows_per_second,
-            progress.in_flight,
-            progress.limit,
-            progress.limited_by,
-            left,
-        )
-        store = context.get("task_state_store")
-        if store is None:  # before Airflow 3.3
-            return
-        try:
-            store.set("progress", asdict(progress))
-        except Exception:  # a display must not stop paid work
-            self.log.debug("progress could not be stored", exc_info=True)
-
-    def _tell(self, summary: Summary) -> None:
-        if summary.up_to_date:
-            self.log.info("nothing to ask: all %s rows of %s were answered before", summary.rows, summary.destination)
-            return
-        self.log.info(
-            "%s rows in %s: %s embedded with %s requests (about %s tokens), %s reused, %s deduplicated, %s failed, %.1f s",
-            summary.rows,
-            summary.destination,
-            summary.embedded,
-            summary.requests,
-            summary.tokens_estimated,
-            summary.reused,
-            summary.deduplicated,
-            summary.failed,
-            summary.seconds,
-        )
-        for reason, rows in summary.errors.items():
-            self.log.warning("%s rows without an answer: %s", rows, reason)
+_POLICY: tuple[Literal["null", "fail"], ...] = ("null", "fail")
+_TEXT_POLICY: tuple[Literal["null", "truncate", "fail"], ...] = ("null", "truncate", "fail")
 
 
 class EmbedOperator(InferenceOperator):
@@ -292,7 +39,9 @@ class EmbedOperator(InferenceOperator):
     :param input_column: column with the text; a dotted path reaches into structs. (templated)
     :param output_column: column for the vector; ``<output_column>_error`` says why a row has none. (templated)
     :param on_empty: what null, empty and blank texts do: ``"null"`` or ``"fail"``. They are never sent. (templated)
-    :param on_too_long: what texts beyond the model's limit do: ``"null"``, ``"truncate"`` or ``"fail"``. (templated)
+    :param on_too_long: what texts beyond ``max_tokens`` do: ``"null"``, ``"truncate"`` or ``"fail"``. (templated)
+    :param max_tokens: longest text the model takes, in estimated tokens; ``None`` sends any. (templated)
+    :param task_settings: sent with each request, for endpoints that know them. (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -301,6 +50,8 @@ class EmbedOperator(InferenceOperator):
         "output_column",
         "on_empty",
         "on_too_long",
+        "max_tokens",
+        "task_settings",
     )
 
     def __init__(
@@ -310,6 +61,8 @@ class EmbedOperator(InferenceOperator):
         output_column: str = "embedding",
         on_empty: str = "null",
         on_too_long: str = "null",
+        max_tokens: int | str | None = None,
+        task_settings: dict[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -317,71 +70,284 @@ class EmbedOperator(InferenceOperator):
         self.output_column = output_column
         self.on_empty = on_empty
         self.on_too_long = on_too_long
+        self.max_tokens = max_tokens
+        self.task_settings = task_settings
 
-    def make_task(self, limits: RequestLimits) -> InferenceTask:
-        """The text_embedding task over ``input_column``."""
+    def make_task(self) -> InferenceTask:
+        """``text_embedding`` over ``input_column``."""
         return TextEmbedding(
             input_column=self.input_column,
             output_column=self.output_column,
-            limits=limits,
-            on_empty=_choice("on_empty", self.on_empty, ("null", "fail")),
-            on_too_long=_choice("on_too_long", self.on_too_long, ("null", "truncate", "fail")),
+            limits=RequestLimits(rows=self.rows_per_request(10)),
+            on_empty=choice("on_empty", self.on_empty, _POLICY),
+            on_too_long=choice("on_too_long", self.on_too_long, _TEXT_POLICY),
+            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
+            task_settings=mapping("task_settings", self.task_settings),
         )
 
 
-def _identity(facts: EndpointFacts) -> dict[str, Any]:
-    """What tells this endpoint from another one under the same id; a change means that all answers are new."""
-    settings = {name: value for name, value in facts.service_settings.items() if name not in _IRRELEVANT_SETTINGS}
-    return {
-        "inference_id": facts.inference_id,
-        "task_type": facts.task_type,
-        "service": facts.service,
-        "service_settings": settings,
-        "task_settings": dict(facts.task_settings),
-    }
+class SparseEmbedOperator(InferenceOperator):
+    """Weighted tokens for a text column (``sparse_embedding``).
 
+    Writes ``map<string, float32>``, and a bool column that says whether the end of a text was left out.
 
-def _resolve(name: str, location: str | ObjectStoragePath) -> tuple[AbstractFileSystem, str]:
-    """File system and path of a rendered location."""
-    if isinstance(location, str) and not location.strip():
-        raise ConfigurationError(f"{name} is empty")
-    if isinstance(location, str) and "://" not in location:
-        return LocalFileSystem(), posixpath.normpath(str(Path(location).expanduser().absolute()))
-    path = location if isinstance(location, ObjectStoragePath) else ObjectStoragePath(location)
-    if path.protocol in {"file", "local"}:
-        return LocalFileSystem(), posixpath.normpath(path.path)
-    return path.fs, path.path
+    :param input_column: column with the text; a dotted path reaches into structs. (templated)
+    :param output_column: column for the tokens; ``<output_column>_error`` says why a row has none. (templated)
+    :param top_k: keep the heaviest tokens of a text, at most so many; ``None`` keeps all. (templated)
+    :param min_weight: drop lighter tokens; ``None`` keeps all. (templated)
+    :param on_empty: what null, empty and blank texts do: ``"null"`` or ``"fail"``. They are never sent. (templated)
+    :param on_too_long: what texts beyond ``max_tokens`` do: ``"null"``, ``"truncate"`` or ``"fail"``. (templated)
+    :param max_tokens: longest text the model takes, in estimated tokens; ``None`` sends any. (templated)
+    :param task_settings: sent with each request, for endpoints that know them. (templated)
+    """
 
+    template_fields: Sequence[str] = (
+        *InferenceOperator.template_fields,
+        "input_column",
+        "output_column",
+        "top_k",
+        "min_weight",
+        "on_empty",
+        "on_too_long",
+        "max_tokens",
+        "task_settings",
+    )
 
-def _within(destination: str, source: str) -> bool:
-    return destination == source or destination.startswith(source.rstrip("/") + "/")
+    def __init__(
+        self,
+        *,
+        input_column: str = "text",
+        output_column: str = "sparse_embedding",
+        top_k: int | str | None = None,
+        min_weight: float | str | None = None,
+        on_empty: str = "null",
+        on_too_long: str = "null",
+        max_tokens: int | str | None = None,
+        task_settings: dict[str, Any] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.input_column = input_column
+        self.output_column = output_column
+        self.top_k = top_k
+        self.min_weight = min_weight
+        self.on_empty = on_empty
+        self.on_too_long = on_too_long
+        self.max_tokens = max_tokens
+        self.task_settings = task_settings
 
-
-def _whole(name: str, value: int | str, least: int, most: int) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{name} must be a whole number, not {value!r}") from None
-    if not least <= number <= most:
-        raise ConfigurationError(f"{name} must be {least} to {most}, not {number}")
-    return number
-
-
-def _number(name: str, value: float | str | None, most: float | None = None) -> float | None:
-    if value is None or value in ("", "None"):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{name} must be a number, not {value!r}") from None
-    if not 0 <= number <= (most if most is not None else float("inf")) or number == float("inf"):
-        raise ConfigurationError(
-            f"{name} must be at least 0{'' if most is None else f' and at most {most:g}'}, not {value}"
+    def make_task(self) -> InferenceTask:
+        """``sparse_embedding`` over ``input_column``."""
+        return SparseEmbedding(
+            input_column=self.input_column,
+            output_column=self.output_column,
+            limits=RequestLimits(rows=self.rows_per_request(10)),
+            top_k=whole_or_none("top_k", self.top_k, 1, 1_000_000),
+            min_weight=number("min_weight", self.min_weight, least=float("-inf")),
+            on_empty=choice("on_empty", self.on_empty, _POLICY),
+            on_too_long=choice("on_too_long", self.on_too_long, _TEXT_POLICY),
+            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
+            task_settings=mapping("task_settings", self.task_settings),
         )
-    return number
 
 
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
-    return value
+class RerankOperator(InferenceOperator):
+    """The documents of each row, ordered by how well they answer its query (``rerank``).
+
+    Writes ``list<struct<index, relevance_score>>``, best first; ``index`` counts the row's documents from 0.
+
+    :param query_column: column with the query. (templated)
+    :param documents_column: column with the list of documents. (templated)
+    :param output_column: column for the ranking; ``<output_column>_error`` says why a row has none. (templated)
+    :param top_n: keep the best documents, at most so many; ``None`` keeps all. (templated)
+    :param return_documents: add the document's text to each entry. (templated)
+    :param max_documents: most documents of a row that the model takes. (templated)
+    :param on_empty: what rows without a query or a document do: ``"null"`` or ``"fail"``. (templated)
+    :param task_settings: sent with each request, for endpoints that know them. (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        *InferenceOperator.template_fields,
+        "query_column",
+        "documents_column",
+        "output_column",
+        "top_n",
+        "return_documents",
+        "max_documents",
+        "on_empty",
+        "task_settings",
+    )
+
+    def __init__(
+        self,
+        *,
+        query_column: str = "query",
+        documents_column: str = "documents",
+        output_column: str = "reranked",
+        top_n: int | str | None = None,
+        return_documents: bool | str = False,
+        max_documents: int | str = 500,
+        on_empty: str = "null",
+        task_settings: dict[str, Any] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.query_column = query_column
+        self.documents_column = documents_column
+        self.output_column = output_column
+        self.top_n = top_n
+        self.return_documents = return_documents
+        self.max_documents = max_documents
+        self.on_empty = on_empty
+        self.task_settings = task_settings
+
+    def make_task(self) -> InferenceTask:
+        """``rerank`` of ``documents_column`` for ``query_column``."""
+        return Rerank(
+            query_column=self.query_column,
+            documents_column=self.documents_column,
+            output_column=self.output_column,
+            limits=RequestLimits(rows=self.rows_per_request(1)),
+            top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
+            return_documents=flag("return_documents", self.return_documents),
+            max_documents=whole("max_documents", self.max_documents, 1, 100_000),
+            on_empty=choice("on_empty", self.on_empty, _POLICY),
+            task_settings=mapping("task_settings", self.task_settings),
+        )
+
+
+class CompletionOperator(InferenceOperator):
+    """What a language model answers to a prompt made from each row (``completion``).
+
+    Row text is data: it is put in where the placeholder stands, and never evaluated.
+
+    :param prompt: text with ``{column}`` where a row's value belongs; braces are written twice. Not templated, since
+        its braces are ours.
+    :param system: text before each prompt. (templated)
+    :param output_column: column for the answer; ``<output_column>_error`` says why a row has none. (templated)
+    :param deterministic: the same prompt gets the same answer, so that equal prompts are asked once. (templated)
+    :param on_empty: what rows with a null in the prompt do: ``"null"`` or ``"fail"``. (templated)
+    :param on_too_long: what prompts beyond ``max_tokens`` do: ``"null"`` or ``"fail"``. (templated)
+    :param max_tokens: longest prompt the model takes, in estimated tokens; ``None`` sends any. (templated)
+    :param task_settings: sent with each request, for endpoints that know them. (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        *InferenceOperator.template_fields,
+        "system",
+        "output_column",
+        "deterministic",
+        "on_empty",
+        "on_too_long",
+        "max_tokens",
+        "task_settings",
+    )
+
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        system: str | None = None,
+        output_column: str = "completion",
+        deterministic: bool | str = False,
+        on_empty: str = "null",
+        on_too_long: str = "null",
+        max_tokens: int | str | None = None,
+        task_settings: dict[str, Any] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prompt = prompt
+        self.system = system
+        self.output_column = output_column
+        self.deterministic = deterministic
+        self.on_empty = on_empty
+        self.on_too_long = on_too_long
+        self.max_tokens = max_tokens
+        self.task_settings = task_settings
+
+    def make_task(self) -> InferenceTask:
+        """``completion`` of ``prompt``."""
+        return Completion(
+            prompt=self.prompt,
+            system=self.system,
+            output_column=self.output_column,
+            limits=RequestLimits(rows=self.rows_per_request(1)),
+            deterministic=flag("deterministic", self.deterministic),
+            on_empty=choice("on_empty", self.on_empty, _POLICY),
+            on_too_long=choice("on_too_long", self.on_too_long, _POLICY),
+            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
+            task_settings=mapping("task_settings", self.task_settings),
+        )
+
+
+class MultiModalEmbedOperator(InferenceOperator):
+    """One vector for each row's text, image, video or list of images (``multi_modal_embedding``).
+
+    Addresses are handed on, not fetched: the service must be able to reach them.
+    Images may also be bytes, which are sent themselves.
+
+    :param text_column: column with texts. (templated)
+    :param image_column: column with addresses or bytes of images. (templated)
+    :param video_column: column with addresses of videos. (templated)
+    :param multi_images_column: column with lists of images, several views of one thing. (templated)
+    :param output_column: column for the vector; ``<output_column>_error`` says why a row has none. (templated)
+    :param independent: the model gives a vector for each element instead of one for all; then name one column.
+        (templated)
+    :param max_image_bytes: largest image that is sent itself. (templated)
+    :param on_empty: what rows with nothing to embed do: ``"null"`` or ``"fail"``. (templated)
+    :param task_settings: sent with each request, for endpoints that know them. (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        *InferenceOperator.template_fields,
+        "text_column",
+        "image_column",
+        "video_column",
+        "multi_images_column",
+        "output_column",
+        "independent",
+        "max_image_bytes",
+        "on_empty",
+        "task_settings",
+    )
+
+    def __init__(
+        self,
+        *,
+        text_column: str | None = None,
+        image_column: str | None = None,
+        video_column: str | None = None,
+        multi_images_column: str | None = None,
+        output_column: str = "embedding",
+        independent: bool | str = False,
+        max_image_bytes: int | str = 10 * 1024 * 1024,
+        on_empty: str = "null",
+        task_settings: dict[str, Any] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.text_column = text_column
+        self.image_column = image_column
+        self.video_column = video_column
+        self.multi_images_column = multi_images_column
+        self.output_column = output_column
+        self.independent = independent
+        self.max_image_bytes = max_image_bytes
+        self.on_empty = on_empty
+        self.task_settings = task_settings
+
+    def make_task(self) -> InferenceTask:
+        """``multi_modal_embedding`` of the columns that are named."""
+        return MultiModalEmbedding(
+            text_column=self.text_column,
+            image_column=self.image_column,
+            video_column=self.video_column,
+            multi_images_column=self.multi_images_column,
+            output_column=self.output_column,
+            independent=flag("independent", self.independent),
+            limits=RequestLimits(rows=self.rows_per_request(1), size=64 * 1024 * 1024),
+            max_image_bytes=whole("max_image_bytes", self.max_image_bytes, 1, 20 * 1024 * 1024),
+            on_empty=choice("on_empty", self.on_empty, _POLICY),
+            task_settings=mapping("task_settings", self.task_settings),
+        )

@@ -1,0 +1,272 @@
+"""What all operators over a dataset share: read, ask, write, tell."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
+from airflow_provider_modelstudio.inference.decide import Stop, decide
+from airflow_provider_modelstudio.inference.engine import Options, Progress, StopSignal, run
+from airflow_provider_modelstudio.inference.errors import (
+    ConfigurationError,
+    OutageError,
+    PermanentError,
+    RequestError,
+)
+from airflow_provider_modelstudio.inference.governor import Limits
+from airflow_provider_modelstudio.inference.plan import make_plan
+from airflow_provider_modelstudio.inference.vault import Vault
+from airflow_provider_modelstudio.operators.locations import open_locations
+from airflow_provider_modelstudio.operators.rendered import choice, number, whole, whole_or_none
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_modelstudio.inference.dataset import Source
+    from airflow_provider_modelstudio.inference.storage import Storage
+    from airflow_provider_modelstudio.inference.summary import Summary
+    from airflow_provider_modelstudio.inference.tasks import InferenceTask
+    from airflow_provider_modelstudio.inference.transport import ElasticTransport, EndpointFacts
+
+__all__ = ["InferenceOperator"]
+
+_IRRELEVANT_SETTINGS = frozenset({"rate_limit", "num_threads", "num_allocations"})
+"""Settings of an endpoint that change how fast it answers, not what."""
+
+
+class InferenceOperator(BaseOperator):
+    """Ask an inference endpoint for each row of a Parquet dataset, and write the rows with their answers.
+
+    All input columns are kept, in input order.
+    A row without an answer keeps its place, with a reason in the error column.
+    A retry goes on from what was paid for; a run that is finished asks nothing.
+
+    :param inference_id: the inference endpoint, as ``GET _inference`` lists it. (templated)
+    :param source: Parquet file, folder (read recursively) or glob; a local path or an object storage URI. (templated)
+    :param destination: folder, or file that ends in ``.parquet``; a local path or an object storage URI. State is kept
+        beside it, in ``_<name>.inference``. (templated)
+    :param modelstudio_conn_id: the connection. (templated)
+    :param batch_size: most rows in a request; the default is what Model Studio takes, 10. (templated)
+    :param concurrency: most requests in flight; the service's own limits are found out. (templated)
+    :param requests_per_minute: your quota, if you know it; ``None`` finds it out. (templated)
+    :param tokens_per_minute: your quota, if you know it; ``None`` finds it out. (templated)
+    :param on_row_error: what a row that the service refuses does: ``"null"`` keeps it with a reason, ``"fail"`` fails
+        the task. (templated)
+    :param max_error_rate: share of rows, 0 to 1, that may fail before the task does; ``None`` for no bound. (templated)
+    :param if_exists: ``"update"`` asks only for rows that changed since the last run, ``"overwrite"`` asks for all,
+        ``"error"`` refuses a destination that has data. (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        "inference_id",
+        "source",
+        "destination",
+        "modelstudio_conn_id",
+        "batch_size",
+        "concurrency",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "on_row_error",
+        "max_error_rate",
+        "if_exists",
+    )
+    ui_color = "#ff6a00"
+    ui_fgcolor = "#fff"
+
+    def __init__(
+        self,
+        *,
+        inference_id: str,
+        source: str | ObjectStoragePath,
+        destination: str | ObjectStoragePath,
+        modelstudio_conn_id: str = ModelStudioHook.default_conn_name,
+        batch_size: int | str | None = None,
+        concurrency: int | str = 64,
+        requests_per_minute: float | str | None = None,
+        tokens_per_minute: float | str | None = None,
+        on_row_error: str = "null",
+        max_error_rate: float | str | None = None,
+        if_exists: str = "update",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.inference_id = inference_id
+        self.source = source
+        self.destination = destination
+        self.modelstudio_conn_id = modelstudio_conn_id
+        self.batch_size = batch_size
+        self.concurrency = concurrency
+        self.requests_per_minute = requests_per_minute
+        self.tokens_per_minute = tokens_per_minute
+        self.on_row_error = on_row_error
+        self.max_error_rate = max_error_rate
+        self.if_exists = if_exists
+
+    @abstractmethod
+    def make_task(self) -> InferenceTask:
+        """The task type bound to this operator's columns."""
+
+    def rows_per_request(self, default: int) -> int:
+        """``batch_size``, or what the task type takes."""
+        return whole_or_none("batch_size", self.batch_size, 1, 2048) or default
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Bring the destination up to date.
+
+        :return: the summary: counts, cost, where the data is. Never rows.
+        """
+        self._stop = StopSignal()
+        try:
+            summary = self._run(context)
+        except PermanentError as error:
+            raise AirflowFailException(str(error)) from error
+        record = summary.as_dict()
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = record
+        self._tell(summary)
+        return record
+
+    def on_kill(self) -> None:
+        """Stop sending; answers in flight are kept for the next try."""
+        self._stop.request()
+
+    def _run(self, context: Context) -> Summary:
+        options = self._options(context)
+        task = self.make_task()
+        source, storage = open_locations(self.source, self.destination)
+        task.check(source.schema)
+        clash = sorted({*task.output_columns, task.error_column} & set(source.schema.names))
+        if clash:
+            raise ConfigurationError(
+                f"the source has a column {clash[0]!r} already; name another output_column, or leave that column out"
+            )
+        hook = ModelStudioHook(self.modelstudio_conn_id)
+        return asyncio.run(self._ask(context, hook, source, storage, task, options))
+
+    async def _ask(
+        self,
+        context: Context,
+        hook: ModelStudioHook,
+        source: Source,
+        storage: Storage,
+        task: InferenceTask,
+        options: Options,
+    ) -> Summary:
+        transport = hook.transport(options.limits.max_concurrency)
+        try:
+            facts = await self._look(transport, task)
+            output: dict[str, Any] = {"columns": task.output_columns, "schema": str(source.schema)}
+            if not options.reuse:
+                output["overwrite"] = options.owner
+            plan = make_plan(
+                source.files,
+                endpoint=_identity(facts),
+                settings=task.settings(),
+                output=output,
+                single_file=storage.destination.endswith(".parquet"),
+            )
+            vault = Vault(storage, plan)
+            if self.if_exists == "error" and await storage.published() and await vault.committed() is None:
+                raise ConfigurationError(
+                    f"the destination {storage.destination} has data, and if_exists is 'error'; "
+                    "use 'update' to bring it up to date or 'overwrite' to ask everything anew"
+                )
+            return await run(
+                plan,
+                source,
+                task,
+                inference_id=self.inference_id,
+                transport=transport,
+                vault=vault,
+                options=replace(options, dimensions=facts.dimensions),
+                stop=self._stop,
+                report=lambda progress: self._report(context, progress),
+            )
+        finally:
+            await transport.aclose()
+
+    async def _look(self, transport: ElasticTransport, task: InferenceTask) -> EndpointFacts:
+        """Ask Elasticsearch, for free, what the endpoint is, before anything is paid."""
+        try:
+            return await transport.describe(task.task_type, self.inference_id)
+        except RequestError as error:
+            decision = decide(error, rows=1, attempts=0)
+            if isinstance(decision, Stop):
+                raise decision.error from error
+            raise OutageError(f"{error}; nothing was asked yet") from error
+
+    def _options(self, context: Context) -> Options:
+        ti = context["ti"]
+        return Options(
+            limits=Limits(
+                max_concurrency=whole("concurrency", self.concurrency, 1, 512),
+                requests_per_minute=number("requests_per_minute", self.requests_per_minute),
+                tokens_per_minute=number("tokens_per_minute", self.tokens_per_minute),
+            ),
+            on_row_error=choice("on_row_error", self.on_row_error, ("null", "fail")),
+            max_error_rate=number("max_error_rate", self.max_error_rate, most=1.0),
+            reuse=choice("if_exists", self.if_exists, ("update", "overwrite", "error")) != "overwrite",
+            owner=f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}",
+        )
+
+    def _report(self, context: Context, progress: Progress) -> None:
+        left = "" if progress.seconds_left is None else f", about {progress.seconds_left:.0f} s left"
+        self.log.info(
+            "%s of %s rows (%s asked for, %s reused, %s failed), %.0f rows/s, %s of %s requests in flight (%s)%s",
+            progress.rows_done,
+            progress.rows,
+            progress.embedded,
+            progress.reused,
+            progress.failed,
+            progress.rows_per_second,
+            progress.in_flight,
+            progress.limit,
+            progress.limited_by,
+            left,
+        )
+        store = context.get("task_state_store")
+        if store is None:  # before Airflow 3.3
+            return
+        try:
+            store.set("progress", asdict(progress))
+        except Exception:  # a display must not stop paid work
+            self.log.debug("progress could not be stored", exc_info=True)
+
+    def _tell(self, summary: Summary) -> None:
+        if summary.up_to_date:
+            self.log.info("nothing to ask: all %s rows of %s were answered before", summary.rows, summary.destination)
+            return
+        self.log.info(
+            "%s rows in %s: %s embedded with %s requests (about %s tokens), %s reused, %s deduplicated, %s failed, %.1f s",
+            summary.rows,
+            summary.destination,
+            summary.embedded,
+            summary.requests,
+            summary.tokens_estimated,
+            summary.reused,
+            summary.deduplicated,
+            summary.failed,
+            summary.seconds,
+        )
+        for reason, rows in summary.errors.items():
+            self.log.warning("%s rows without an answer: %s", rows, reason)
+
+
+def _identity(facts: EndpointFacts) -> dict[str, Any]:
+    """What tells this endpoint from another one under the same id; a change means that all answers are new."""
+    settings = {name: value for name, value in facts.service_settings.items() if name not in _IRRELEVANT_SETTINGS}
+    return {
+        "inference_id": facts.inference_id,
+        "task_type": facts.task_type,
+        "service": facts.service,
+        "service_settings": settings,
+        "task_settings": dict(facts.task_settings),
+    }

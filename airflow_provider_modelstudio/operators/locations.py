@@ -1,0 +1,64 @@
+"""Where rows come from and go to: a local path or an object storage URI, opened."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow.sdk import ObjectStoragePath
+from fsspec.implementations.local import LocalFileSystem
+
+from airflow_provider_modelstudio.inference.dataset import open_source
+from airflow_provider_modelstudio.inference.errors import ConfigurationError
+from airflow_provider_modelstudio.inference.object_storage import ObjectStorage
+from airflow_provider_modelstudio.inference.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+    from airflow_provider_modelstudio.inference.dataset import Source
+    from airflow_provider_modelstudio.inference.storage import Storage
+
+__all__ = ["open_locations"]
+
+
+def open_locations(source: str | ObjectStoragePath, destination: str | ObjectStoragePath) -> tuple[Source, Storage]:
+    """The files of the source, and the storage of the destination with its state folder beside it."""
+    read_from, read_path = _resolve("source", source)
+    write_to, write_path = _resolve("destination", destination)
+    if read_from.protocol == write_to.protocol and _within(write_path, read_path):
+        raise ConfigurationError(
+            f"the destination {write_path} lies inside the source {read_path}: its files would be read as input next "
+            "time; choose a folder beside it"
+        )
+    parent, _, name = write_path.rpartition("/")
+    if not name or not parent:
+        raise ConfigurationError(f"the destination {write_path!r} has no name; name a folder, or a file .parquet")
+    state = f"{parent}/_{name.removesuffix('.parquet')}.inference"
+    single = name.endswith(".parquet")
+    rows = open_source(read_from, read_path, exclude=(state,))
+    if isinstance(write_to, LocalFileSystem):
+        return rows, LocalStorage(Path(state), Path(write_path), single_file=single)
+    return rows, ObjectStorage(write_to, _scheme(write_to), state, write_path, single_file=single)
+
+
+def _resolve(name: str, location: str | ObjectStoragePath) -> tuple[AbstractFileSystem, str]:
+    """File system and path of a rendered location."""
+    if isinstance(location, str) and not location.strip():
+        raise ConfigurationError(f"{name} is empty")
+    if isinstance(location, str) and "://" not in location:
+        return LocalFileSystem(), posixpath.normpath(str(Path(location).expanduser().absolute()))
+    path = location if isinstance(location, ObjectStoragePath) else ObjectStoragePath(location)
+    if path.protocol in {"file", "local"}:
+        return LocalFileSystem(), posixpath.normpath(path.path)
+    return path.fs, posixpath.normpath(path.path)
+
+
+def _scheme(filesystem: AbstractFileSystem) -> str:
+    protocol = filesystem.protocol
+    return protocol if isinstance(protocol, str) else str(protocol[0])
+
+
+def _within(destination: str, source: str) -> bool:
+    return destination == source or destination.startswith(source.rstrip("/") + "/")

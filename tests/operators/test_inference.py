@@ -1,0 +1,173 @@
+"""Every row operator against the sandbox, through the real hook, transport and client: what goes in and comes out."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_modelstudio.inference.errors import OutageError
+from airflow_provider_modelstudio.operators.inference import (
+    CompletionOperator,
+    EmbedOperator,
+    MultiModalEmbedOperator,
+    RerankOperator,
+    SparseEmbedOperator,
+)
+
+POEM = ["风急天高猿啸哀", "渚清沙白鸟飞回", "无边落木萧萧下", "不尽长江滚滚来"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(recwarn):
+    """Outside of a task runner Airflow says so."""
+
+
+def test_embed_writes_a_vector_beside_each_text(sandbox, run):
+    """The page's four lines get four vectors; a null text gets a reason; all columns are kept in order."""
+    table = pa.table({"line": [1, 2, 3, 4, 5], "text": [*POEM, None]})
+    summary, rows = run(EmbedOperator, table, inference_id="bailian_embeddings")
+    assert [row["line"] for row in rows] == [1, 2, 3, 4, 5]
+    assert all(len(row["embedding"]) == 384 and row["embedding_error"] is None for row in rows[:4])
+    assert (rows[4]["embedding"], rows[4]["embedding_error"]) == (None, "null text")
+    assert (summary["rows"], summary["embedded"], summary["failed"], summary["requests"]) == (5, 4, 1, 1)
+    assert sum(paid.count for paid in sandbox.bill) == 4
+
+
+def test_sparse_embed_writes_weights_by_token(sandbox, run):
+    """Each text gets a map of tokens to weights, pruned to the heaviest, and says whether it was cut."""
+    _, rows = run(
+        SparseEmbedOperator, pa.table({"text": POEM}), inference_id="bailian_sparse_emb", top_k="3"
+    )
+    for row in rows:
+        assert 0 < len(row["sparse_embedding"]) <= 3
+        assert all(isinstance(token, str) and weight > 0 for token, weight in row["sparse_embedding"])
+        assert row["is_truncated"] is False
+        assert row["sparse_embedding_error"] is None
+
+
+def test_rerank_orders_the_documents_of_each_row(sandbox, run):
+    """The best documents come first, mapped back by their place, with their text when it is wanted."""
+    documents = ["about models that rank texts", "quantum computers", "what a ranking model for texts is"]
+    table = pa.table({"query": ["a ranking model for texts", None], "documents": [documents, documents]})
+    _, rows = run(RerankOperator, table, inference_id="bailian_rerank", top_n=2, return_documents=True)
+    ranked = rows[0]["reranked"]
+    assert len(ranked) == 2
+    assert [entry["document"] for entry in ranked] == [documents[entry["index"]] for entry in ranked]
+    assert ranked[0]["relevance_score"] >= ranked[1]["relevance_score"]
+    assert ranked[0]["index"] == 2
+    assert rows[1]["reranked"] is None
+    assert rows[1]["reranked_error"]
+
+
+def test_completion_answers_a_prompt_made_of_columns(sandbox, run):
+    """One request a prompt; what a row holds is data, whatever it looks like."""
+    table = pa.table({"name": ["lamp", "{name}", "{{ 7 * 7 }}"], "price": [1, 2, 3]})
+    summary, rows = run(
+        CompletionOperator, table, inference_id="bailian_deepseek", prompt="What is {name}? It costs {price}."
+    )
+    assert all(isinstance(row["completion"], str) and row["completion"] for row in rows)
+    assert summary["requests"] == 3
+
+
+def test_multi_modal_embed_takes_addresses_and_bytes(sandbox, run):
+    """Addresses and image bytes each give a vector; a broken address fails alone."""
+    png = b"\x89PNG\r\n\x1a\n" + bytes(60)
+    table = pa.table({"image": ["https://example.com/a.jpg", "not an address", "https://example.com/b.jpg"]})
+    _, rows = run(
+        MultiModalEmbedOperator, table, inference_id="bailian_mm", image_column="image", independent=True
+    )
+    assert [row["embedding"] is None for row in rows] == [False, True, False]
+    assert rows[1]["embedding_error"]
+    _, rows = run(
+        MultiModalEmbedOperator,
+        pa.table({"image": pa.array([png], pa.binary())}),
+        inference_id="bailian_mm",
+        image_column="image",
+        independent="true",
+    )
+    assert len(rows[0]["embedding"]) > 0
+
+
+def test_a_second_run_asks_for_the_difference_alone(sandbox, run):
+    """A row that was added is the only one that is asked for; asking again asks nothing."""
+    run(EmbedOperator, pa.table({"text": POEM}), inference_id="bailian_embeddings", run_id="monday")
+    before = sum(paid.count for paid in sandbox.bill)
+    table = pa.table({"text": ["a new line", *POEM]})
+    summary, _ = run(EmbedOperator, table, inference_id="bailian_embeddings", run_id="tuesday")
+    assert sum(paid.count for paid in sandbox.bill) == before + 1
+    assert (summary["embedded"], summary["reused"]) == (1, 4)
+    summary, _ = run(EmbedOperator, None, inference_id="bailian_embeddings", run_id="wednesday")
+    assert (summary["embedded"], summary["requests"], summary["up_to_date"]) == (0, 0, True)
+
+
+def test_overwrite_asks_everything_again_and_error_refuses(sandbox, run):
+    """if_exists says what a destination with data means."""
+    table = pa.table({"text": POEM})
+    run(EmbedOperator, table, inference_id="bailian_embeddings")
+    summary, _ = run(EmbedOperator, None, inference_id="bailian_embeddings", if_exists="overwrite", run_id="b")
+    assert summary["embedded"] == 4
+    summary, _ = run(EmbedOperator, None, inference_id="bailian_embeddings", if_exists="overwrite", run_id="b")
+    assert summary["requests"] == 0
+    changed = pa.table({"text": [*POEM, "more"]})
+    with pytest.raises(AirflowFailException, match="if_exists"):
+        run(EmbedOperator, changed, inference_id="bailian_embeddings", if_exists="error")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"inference_id": "missing"}, "no such inference endpoint"),
+        ({"inference_id": "bailian_rerank"}, "task type"),
+        ({"concurrency": "many"}, "concurrency must be a whole number"),
+        ({"batch_size": 0}, "batch_size must be 1 to 2048"),
+        ({"on_row_error": "ignore"}, "on_row_error must be one of"),
+        ({"max_error_rate": 2}, "max_error_rate must be at least 0 and at most 1"),
+        ({"input_column": "txet"}, "text"),
+        ({"input_column": "id"}, "id"),
+        ({"output_column": "id"}, "already"),
+        ({"source": "/nowhere/at/all"}, "no such file or folder"),
+        ({"source": ""}, "source is empty"),
+        ({"modelstudio_conn_id": "nobody"}, "there is no connection 'nobody'"),
+        ({"task_settings": "{not json"}, "task_settings is not JSON"),
+    ],
+)
+def test_nonsense_is_refused_with_a_sentence_and_costs_nothing(sandbox, run, parameters, words):
+    """Each mistake names what is wrong; nothing is asked and nothing is written."""
+    table = pa.table({"id": [1, 2], "text": ["a", "b"]})
+    with pytest.raises(AirflowFailException, match=words):
+        run(EmbedOperator, table, **{"inference_id": "bailian_embeddings", **parameters})
+    assert sandbox.bill == []
+
+
+def test_a_destination_inside_the_source_is_refused(sandbox, run, tmp_path):
+    """Files that the task writes must not become its input."""
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "data" / "a.parquet")
+    with pytest.raises(AirflowFailException, match="lies inside the source"):
+        run(
+            EmbedOperator,
+            None,
+            inference_id="bailian_embeddings",
+            source=str(tmp_path / "data"),
+            destination=str(tmp_path / "data" / "out"),
+        )
+
+
+def test_an_unreachable_cluster_can_be_tried_again(run, monkeypatch, tmp_path):
+    """No server at the address: the task fails in a way that Airflow retries, and says that nothing was asked."""
+    connection = {"conn_type": "modelstudio", "host": "http://127.0.0.1:9", "extra": {"connect_timeout": 1}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    with pytest.raises(OutageError, match="nothing was asked yet"):
+        run(EmbedOperator, pa.table({"text": ["a"]}), inference_id="bailian_embeddings")
+
+
+def test_damaged_input_is_named_before_anything_is_asked(sandbox, run, tmp_path):
+    """A file that is not Parquet is named, and nothing is paid."""
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 this is not PAR1")
+    with pytest.raises(AirflowFailException, match=r"bad\.parquet: not a readable Parquet file"):
+        run(EmbedOperator, None, inference_id="bailian_embeddings", source=str(tmp_path / "bad.parquet"))
+    assert sandbox.bill == []
