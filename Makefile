@@ -1,6 +1,6 @@
 # One door for people and for CI. `make help` lists what there is.
 
-# The newest of what the project is tested with; any Python from 3.11 on will do: make PYTHON=/path/to/python
+# Any Python from 3.11 on will do; another than the first found: make PYTHON=/path/to/python
 PYTHON ?= $(shell for name in python3.11 python3 python3.13 python3.12; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
 SANDBOX_PORT ?= 19200
@@ -11,12 +11,14 @@ KEEP ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
+# uv takes seconds. Where it does not know the certificates or the index of a company, the system or pip may.
+install = @$(UV) $(1) 2>/dev/null || UV_SYSTEM_CERTS=1 $(UV) $(1) 2>/dev/null || $(BIN)/python -m pip install --quiet $(1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format clean
 
 help:  ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo '  make demo KEEP=1 leaves Airflow open; AIRFLOW_PORT= and SANDBOX_PORT= choose other ports; PYTHON= another Python'
 
 demo: $(VENV)/demo.stamp  ## embed real texts in a real Airflow, on this machine alone: about 3 minutes
@@ -48,15 +50,15 @@ $(VENV)/uv.stamp:
 	@echo 'Making an environment in $(VENV) with '"$$($(PYTHON) --version)"' …'
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 		echo 'This Python cannot make environments. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip uv
 	@touch $@
 
 $(VENV)/demo.stamp: $(VENV)/uv.stamp pyproject.toml
 	@echo 'Installing Airflow, this provider and a small model …'
-	@$(UV) --editable '.[local]'
+	$(call install,--editable '.[local]')
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	@echo 'Installing the tools for tests and checks …'
-	@$(UV) --group dev
+	$(call install,--group dev)
 	@touch $@

@@ -32,16 +32,14 @@ CONF = {
         "apache-airflow-providers-standard",
         "click",
         "cryptography",
-        "fsspec",
         "httpx",
-        "jinja2",
         "more-itertools",
         "pendulum",
         "psutil",
         "requests",
         "rich",
     ],
-    "max_rows": 3_000,
+    "max_rows": 2_500,
     "max_chars": 160,
 }
 QUESTIONS = ("how much memory is a process using", "show a progress bar in the terminal", "读取CPU温度")

@@ -43,8 +43,8 @@ def watch(airflow: PrivateAirflow, sessions: Sessions, screen: Screen, dag_id: s
                 if now[0] in GONE_WRONG:
                     screen.plain(_end_of_log(airflow, dag_id, run_id, task["task_id"], task["try_number"]))
                 shown[task["task_id"]] = now
-            if now[0] == "running":
-                screen.passing(f"  {task['task_id']:<8} running  {_progress(airflow, run, task['task_id'])}")
+            if now[0] == "running" and (progress := _progress(airflow, run, task["task_id"])):
+                screen.passing(f"  {task['task_id']:<8} {progress}")
         if state in ENDED:
             break
         time.sleep(POLL_SECONDS)

@@ -127,7 +127,7 @@ class ModelStudioHook(BaseHook):
 
     def list_endpoints(self, task_type: str | None = None) -> list[dict[str, Any]]:
         """All endpoints, or those of one task type, as Elasticsearch describes them."""
-        path = "/_inference/_all" if task_type is None else inference_path(task_type, "x")[:-1] + "_all"
+        path = inference_path(task_type, None)
         told = self._get(path, lambda: self.conn.inference.get(task_type=task_type, inference_id="_all"))
         return [one for one in told.get("endpoints") or [] if isinstance(one, dict)]
 
@@ -204,6 +204,7 @@ class ModelStudioHook(BaseHook):
         path = inference_path(task_type, inference_id)
         secrets = frozenset(shape for secret in _secrets_in(body) for shape in secret_shapes(secret))
         _mask(secrets)
+        _json(body)
         send: Callable[[], Any]
         if update:
             # By hand: the method of client 8.17 sends POST, which no server knows.
@@ -212,18 +213,12 @@ class ModelStudioHook(BaseHook):
         else:
             put = self.conn.inference.put
             send = partial(put, task_type=task_type, inference_id=inference_id, inference_config=dict(body))
-        return ask(
-            f"PUT {path} at {self.fields.cluster.host}",
-            send,
-            self.fields.cluster,
-            questions=_json(dict(body)),
-            secrets=secrets,
-        )
+        return ask(f"PUT {path} at {self.fields.cluster.host}", send, self.fields.cluster, secrets=secrets)
 
 
 def _json(body: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(body, allow_nan=False).encode()
+        return json.dumps(dict(body), allow_nan=False).encode()
     except (TypeError, ValueError):
         known = "text, numbers, true, false, None, lists and dictionaries"
     raise ConfigurationError(f"the body of a request may hold only {known}")
@@ -237,7 +232,8 @@ def _mask(secrets: frozenset[str]) -> None:
 def _secrets_in(body: Any, *, within: bool = False) -> Iterator[str]:
     """Values of an endpoint's settings that its creator would not like to read in a log."""
     if isinstance(body, str):
-        if within and body:
+        # What starts with a dollar is a path into an answer or the name of a variable.
+        if within and body and not body.startswith("$"):
             yield body
     elif isinstance(body, dict):
         for name, value in body.items():

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PartReader", "PartWriter", "Source", "open_source"]
 
-WINDOW_ROWS = 2048
-"""Rows of a window, and of an output row group: 8 MiB of vectors at 1,024 float32."""
+WINDOW_ROWS = 1024
+"""Rows of a window, and of an output row group: 4 MiB of vectors at 1,024 float32."""
 WINDOW_BYTES = 32 * 1024 * 1024
 """A window of wide rows is cut earlier."""
 READ_ROWS = 256

@@ -66,17 +66,24 @@ class Lease:
         self,
         storage: Storage,
         prefix: str,
+        run: str,
         *,
         clock: Callable[[], float],
         ttl: float = TTL,
         process: Process | None = None,
     ) -> None:
         """:param prefix: folder of the cache key.
+        :param run: whose requests are counted.
         :param clock: seconds; goes on while the machine is suspended.
         """
         self.epoch = 0
+        self.requests = 0
+        """Requests sent under this lease; recorded with each renewal."""
+        self.requests_before = 0
+        """Requests of earlier attempts at the same run, as far as they were recorded."""
         self._storage = storage
         self._prefix = prefix
+        self._run = run
         self._clock = clock
         self._ttl = ttl
         self._margin = MARGIN * ttl / TTL
@@ -115,6 +122,23 @@ class Lease:
                 self.check()
         await self._renew()
         self.check()
+        self.requests_before = await self._count_requests()
+
+    async def _count_requests(self) -> int:
+        requests = 0
+        for epoch in await self._epochs():
+            if epoch < self.epoch:
+                with contextlib.suppress(ObjectMissingError):
+                    beat = json.loads(await self._storage.read(self._lease_key(epoch)))
+                    requests += beat["requests"] if beat["run"] == self._run else 0
+        return requests
+
+    async def forget_earlier(self) -> None:
+        """Remove the traces of earlier attempts; our own epoch stays the highest."""
+        for epoch in await self._epochs():
+            if epoch < self.epoch:
+                await self._storage.delete(self._lease_key(epoch))
+                await self._storage.delete(self._epoch_key(epoch))
 
     async def keep(self) -> None:
         """Renew the lease until cancelled."""
@@ -156,7 +180,13 @@ class Lease:
 
     async def _write(self, state: str) -> None:
         self._beats += 1
-        beat = {"beat": self._beats, "nonce": self._nonce, "state": state}
+        beat = {
+            "beat": self._beats,
+            "nonce": self._nonce,
+            "state": state,
+            "run": self._run,
+            "requests": self.requests,
+        }
         await self._storage.replace(self._lease_key(self.epoch), json.dumps(beat).encode())
 
     async def _is_over(self, epoch: int, born: float, seen: dict[int, tuple[bytes, float]]) -> bool:

@@ -61,6 +61,8 @@ class Known:
         self.rows = 0
         self.previous = range(0)
         """Numbers of the answers of the version that readers see now."""
+        self.journal = range(0)
+        """Numbers of the answers in the journal."""
         self.damaged: list[str] = []
         """Segments that fail their checksum; their rows are asked again."""
         self._readers: OrderedDict[int, PartReader] = OrderedDict()
@@ -78,8 +80,10 @@ class Known:
             if share:
                 for seal in sealed.values():
                     file.write(await self._part(seal, same_run=True))
+            first = self.rows
             for key in await self._vault.segments():
                 file.write(await self._segment(key, reuse=reuse))
+            self.journal = range(first, self.rows)
             if reuse:
                 shown = (await self._vault.published()).get("run_key")
                 for run in await self._vault.other_runs():

@@ -26,8 +26,8 @@ __all__ = ["REFUSED", "PartSurvey", "Survey", "survey"]
 
 REFUSED = -1
 """Origin of a row that is not asked at all."""
-BUCKET_KEYS = 1_000_000
-"""Keys matched at a time: 16 MB of keys and about 60 MB while they are sorted."""
+BUCKET_KEYS = 250_000
+"""Keys matched at a time: 4 MB of keys, and about four times that while they are sorted."""
 _PAIR = np.dtype([("position", "<i8"), ("origin", "<i8")])
 _NO_KEY = bytes(KEY.itemsize)
 
@@ -39,6 +39,8 @@ class PartSurvey(NamedTuple):
     origins: np.ndarray
     """For each row: its own number (ask), an earlier row's number (same answer), -1 (not asked), or ``-2 - n``: the
     answer on record with number ``n``."""
+    tokens: np.ndarray
+    """Estimated tokens of each row's question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,9 @@ class Survey:
     """Estimated tokens of the rows to ask."""
     removed: int
     """Rows of the previous version whose key is in no part of this run."""
+    journalled: int
+    """Rows whose answer is in the journal: paid for, not in a part yet."""
+    journalled_tokens: int
 
     def part(self, part: Part) -> PartSurvey:
         """Keys and origins of a part."""
@@ -70,7 +75,8 @@ class Survey:
             path = self.folder / f"origins-{bucket}"
             pairs = np.fromfile(path, _PAIR, end - start, offset=start * _PAIR.itemsize)
             origins[pairs["position"] - offset] = pairs["origin"]
-        return PartSurvey(keys, origins)
+        tokens = np.fromfile(self.folder / "tokens", np.int32, part.rows, offset=offset * 4)
+        return PartSurvey(keys, origins, tokens)
 
 
 def survey(
@@ -82,6 +88,7 @@ def survey(
     *,
     share: bool,
     previous: range,
+    journal: range,
 ) -> Survey:
     """Read the keys of ``parts`` and match them with each other and with the keys on record.
 
@@ -89,6 +96,7 @@ def survey(
     :param folder: local folder for the keys of this run.
     :param share: rows with equal keys share one answer; else each occurrence has its own.
     :param previous: numbers of the keys on record that belong to the version before this one.
+    :param journal: numbers of the keys on record that are in the journal.
     """
     columns = {column.split(".", 1)[0] for column in task.input_columns} | set(task.input_columns)
     with (folder / "keys").open("wb") as keys, (folder / "tokens").open("wb") as tokens:
@@ -107,7 +115,7 @@ def survey(
     buckets = max(1, -(-(known + at) // BUCKET_KEYS))
     bounds = np.zeros((buckets, len(parts) + 1), np.int64)
     shared: list[np.ndarray] = []
-    asked = token_sum = removed = 0
+    asked = token_sum = removed = journalled = journalled_tokens = 0
     all_tokens = np.memmap(folder / "tokens", np.int32, "r") if at else np.zeros(0, np.int32)
     for bucket in range(buckets):
         known_keys_here, known_at = _bucket(known_keys, bucket, buckets)
@@ -119,6 +127,9 @@ def survey(
         first = origins == own_rows
         asked += int(first.sum())
         token_sum += int(all_tokens[own_at[first]].sum())
+        paid = (origins <= -2 - journal.start) & (origins > -2 - journal.stop)  # noqa: PLR2004  # see PartSurvey
+        journalled += int(paid.sum())
+        journalled_tokens += int(all_tokens[own_at[paid]].sum())
         shared.append(np.unique(origins[(origins >= 0) & ~first]))
         before = (known_at >= previous.start) & (known_at < previous.stop)
         removed += int(
@@ -129,7 +140,17 @@ def survey(
         pairs["position"], pairs["origin"] = own_at, origins
         pairs.tofile(folder / f"origins-{bucket}")
         bounds[bucket] = np.searchsorted(own_at, starts)
-    return Survey(folder, offsets, bounds, np.sort(np.concatenate(shared)), asked, token_sum, removed)
+    return Survey(
+        folder,
+        offsets,
+        bounds,
+        np.sort(np.concatenate(shared)),
+        asked,
+        token_sum,
+        removed,
+        journalled,
+        journalled_tokens,
+    )
 
 
 def _check_fatal(questions: Sequence[Question | Refused], first_row: int) -> None:

@@ -54,6 +54,8 @@ class Counts:
     reused: int = 0
     deduplicated: int = 0
     failed: int = 0
+    tokens: int = 0
+    """Estimated tokens of the rows embedded."""
     errors: dict[str, int] = field(default_factory=dict)
     """Reason → rows, the first reasons only."""
 
@@ -69,6 +71,7 @@ class Counts:
         self.reused += other.reused
         self.deduplicated += other.deduplicated
         self.failed += other.failed
+        self.tokens += other.tokens
         for reason, rows in other.errors.items():
             if reason in self.errors or len(self.errors) < MAX_REASONS:
                 self.errors[reason] = self.errors.get(reason, 0) + rows
@@ -235,7 +238,7 @@ class Vault:
 
     def lease(self, clock: Callable[[], float], ttl: float) -> Lease:
         """The right to spend on this cache key; its epoch names this attempt's segments."""
-        self._lease = Lease(self.storage, self._cache, clock=clock, ttl=ttl)
+        self._lease = Lease(self.storage, self._cache, self.plan.run_key, clock=clock, ttl=ttl)
         return self._lease
 
     async def commit(self, seals: Sequence[Seal], *, owner: str, removed: int) -> Manifest:

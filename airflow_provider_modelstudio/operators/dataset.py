@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.decide import Stop, decide
-from airflow_provider_modelstudio.inference.engine import Options, Progress, StopSignal, run
+from airflow_provider_modelstudio.inference.engine import (
+    Budget,
+    Estimate,
+    Options,
+    Progress,
+    StopSignal,
+    estimate,
+    run,
+)
 from airflow_provider_modelstudio.inference.errors import (
     ConfigurationError,
     OutageError,
@@ -23,13 +32,14 @@ from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.vault import Vault
 from airflow_provider_modelstudio.operators.locations import open_locations
-from airflow_provider_modelstudio.operators.rendered import choice, number, whole, whole_or_none
+from airflow_provider_modelstudio.operators.rendered import choice, flag, number, whole, whole_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import Context, ObjectStoragePath
 
+    from airflow_provider_modelstudio.catalog import Model
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.storage import Storage
     from airflow_provider_modelstudio.inference.summary import Summary
@@ -63,6 +73,14 @@ class InferenceOperator(BaseOperator):
     :param max_error_rate: share of rows, 0 to 1, that may fail before the task does; ``None`` for no bound. (templated)
     :param if_exists: ``"update"`` asks only for rows that changed since the last run, ``"overwrite"`` asks for all,
         ``"error"`` refuses a destination that has data. (templated)
+    :param model: the endpoint's model as the catalog names it, for its price and its rows per request; ``None`` takes
+        the name from the endpoint where it tells. (templated)
+    :param max_rows: refuse to start when more rows would be asked for. (templated)
+    :param max_requests: stop at so many requests, over all tries. (templated)
+    :param max_cost: refuse to start when the estimate is higher, and stop when it is reached, over all tries; in the
+        currency of the price. (templated)
+    :param dry_run: ask nothing; return how many rows, requests and tokens a run would need, and what they would cost.
+        (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -77,6 +95,11 @@ class InferenceOperator(BaseOperator):
         "on_row_error",
         "max_error_rate",
         "if_exists",
+        "model",
+        "max_rows",
+        "max_requests",
+        "max_cost",
+        "only_estimate",
     )
     ui_color = "#ff6a00"
     ui_fgcolor = "#fff"
@@ -95,6 +118,11 @@ class InferenceOperator(BaseOperator):
         on_row_error: str = "null",
         max_error_rate: float | str | None = None,
         if_exists: str = "update",
+        model: str | None = None,
+        max_rows: int | str | None = None,
+        max_requests: int | str | None = None,
+        max_cost: float | str | None = None,
+        dry_run: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -109,14 +137,21 @@ class InferenceOperator(BaseOperator):
         self.on_row_error = on_row_error
         self.max_error_rate = max_error_rate
         self.if_exists = if_exists
+        self.model = model
+        self.max_rows = max_rows
+        self.max_requests = max_requests
+        self.max_cost = max_cost
+        self.only_estimate = dry_run  # BaseOperator has a method of the other name
 
     @abstractmethod
     def make_task(self) -> InferenceTask:
         """The task type bound to this operator's columns."""
 
     def rows_per_request(self, default: int) -> int:
-        """``batch_size``, or what the task type takes."""
-        return whole_or_none("batch_size", self.batch_size, 1, 2048) or default
+        """``batch_size``, or what the model takes, or the task type."""
+        known = self._model(self.model) if self.model else None
+        usual = known.rows_per_request if known is not None and known.rows_per_request else default
+        return whole_or_none("batch_size", self.batch_size, 1, 2048) or usual
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Bring the destination up to date.
@@ -129,6 +164,16 @@ class InferenceOperator(BaseOperator):
         except PermanentError as error:
             raise AirflowFailException(str(error)) from error
         record = summary.as_dict()
+        if isinstance(summary, Estimate):
+            self.log.info(
+                "dry run: %s of %s rows would be asked for, with about %s requests and %s tokens%s",
+                summary.rows_to_ask,
+                summary.rows,
+                summary.requests_estimated,
+                summary.tokens_estimated,
+                _money(summary.cost_estimated, summary.currency),
+            )
+            return record
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = record
         self._tell(summary)
@@ -138,7 +183,7 @@ class InferenceOperator(BaseOperator):
         """Stop sending; answers in flight are kept for the next try."""
         self._stop.request()
 
-    def _run(self, context: Context) -> Summary:
+    def _run(self, context: Context) -> Summary | Estimate:
         options = self._options(context)
         task = self.make_task()
         source, storage = open_locations(self.source, self.destination)
@@ -159,7 +204,7 @@ class InferenceOperator(BaseOperator):
         storage: Storage,
         task: InferenceTask,
         options: Options,
-    ) -> Summary:
+    ) -> Summary | Estimate:
         transport = hook.transport(options.limits.max_concurrency)
         try:
             facts = await self._look(transport, task)
@@ -179,6 +224,9 @@ class InferenceOperator(BaseOperator):
                     f"the destination {storage.destination} has data, and if_exists is 'error'; "
                     "use 'update' to bring it up to date or 'overwrite' to ask everything anew"
                 )
+            options = replace(options, dimensions=facts.dimensions, budget=self._budget(facts, hook.account.region))
+            if flag("dry_run", self.only_estimate):
+                return await estimate(plan, source, task, vault=vault, options=options)
             return await run(
                 plan,
                 source,
@@ -186,7 +234,7 @@ class InferenceOperator(BaseOperator):
                 inference_id=self.inference_id,
                 transport=transport,
                 vault=vault,
-                options=replace(options, dimensions=facts.dimensions),
+                options=options,
                 stop=self._stop,
                 report=lambda progress: self._report(context, progress),
             )
@@ -202,6 +250,30 @@ class InferenceOperator(BaseOperator):
             if isinstance(decision, Stop):
                 raise decision.error from error
             raise OutageError(f"{error}; nothing was asked yet") from error
+
+    def _model(self, name: str) -> Model:
+        catalog = Catalog.read()
+        model = catalog.get(name)
+        if model is None:
+            near = catalog.suggest(name)
+            raise ConfigurationError(
+                f"the catalog has no model {name!r}{f', but {near!r}' if near else ''}; leave model out if it is new"
+            )
+        return model
+
+    def _budget(self, facts: EndpointFacts, region: str | None) -> Budget:
+        """The guards, with the price of the model in the region of the connection."""
+        catalog = Catalog.read()
+        told = (facts.service_settings.get("model_id"), facts.service_settings.get("model"), facts.inference_id)
+        model = self._model(self.model) if self.model else next(filter(None, map(catalog.get, map(str, told))), None)
+        price = model.price(_tariff(region)) if model is not None and region else None
+        return Budget(
+            max_rows=whole_or_none("max_rows", self.max_rows, 0, 10**12),
+            max_requests=whole_or_none("max_requests", self.max_requests, 0, 10**12),
+            max_cost=number("max_cost", self.max_cost),
+            price=None if price is None else price.per_million,
+            currency=None if price is None else price.currency,
+        )
 
     def _options(self, context: Context) -> Options:
         ti = context["ti"]
@@ -245,12 +317,13 @@ class InferenceOperator(BaseOperator):
             self.log.info("nothing to ask: all %s rows of %s were answered before", summary.rows, summary.destination)
             return
         self.log.info(
-            "%s rows in %s: %s embedded with %s requests (about %s tokens), %s reused, %s deduplicated, %s failed, %.1f s",
+            "%s rows in %s: %s embedded with %s requests (about %s tokens%s), %s reused, %s deduplicated, %s failed, %.1f s",
             summary.rows,
             summary.destination,
             summary.embedded,
             summary.requests,
             summary.tokens_estimated,
+            _money(summary.cost_estimated, summary.currency),
             summary.reused,
             summary.deduplicated,
             summary.failed,
@@ -258,6 +331,15 @@ class InferenceOperator(BaseOperator):
         )
         for reason, rows in summary.errors.items():
             self.log.warning("%s rows without an answer: %s", rows, reason)
+
+
+def _tariff(region: str) -> str:
+    """Model Studio has one price list for the Chinese mainland and one for everywhere else."""
+    return "cn" if region.startswith("cn-") and region != "cn-hongkong" else "intl"
+
+
+def _money(cost: float | None, currency: str | None) -> str:
+    return "" if cost is None else f", {cost:.4g} {currency}"
 
 
 def _identity(facts: EndpointFacts) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import socket
 import traceback
 from typing import TYPE_CHECKING
 
@@ -75,11 +76,19 @@ def test_something_else_is_found_out_for_free(serve, hook_to):
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_nothing_is_sent_twice(serve, hook_to, status):
-    """The client's own retries are off: exactly one POST arrives."""
-    server = serve(by_path(get=reply(200, {"endpoints": [ENDPOINT]}), post=error(status, "no")))
-    with pytest.raises(RequestError) as caught:
-        hook_to(server).infer("rerank", "bailian_rerank", ["a"], query="q")
-    assert (len(server.posts), caught.value.status) == (1, status)
+    """The client's own retries are off: one POST arrives, and one PUT, which Elasticsearch tries out for money."""
+    server = serve(
+        by_path(get=reply(200, {"endpoints": [ENDPOINT]}), post=error(status, "no"), put=error(status, "no"))
+    )
+    hook = hook_to(server)
+    for call in (
+        lambda: hook.infer("rerank", "x", ["a"], query="q"),
+        lambda: hook.create_endpoint("rerank", "x", BODY),
+    ):
+        with pytest.raises(RequestError) as caught:
+            call()
+        assert caught.value.status == status
+    assert [one.method for one in server.received] == ["GET", "POST", "PUT"]
 
 
 def test_server_that_knows_no_newer_version_than_8(serve, hook_to):
@@ -124,12 +133,21 @@ def test_endpoint_that_is_not_there(serve, hook_to):
 
 def test_reason_of_a_refused_creation(serve, hook_to):
     """The service's own words, hidden in caused_by, and its status come out; the key does not."""
-    inner = {"type": "status_exception", "reason": "sk-canary-0123456789 is wrong, status [401]"}
+    inner = {"type": "status_exception", "reason": "canary-of-the-body is wrong, status [401]"}
     server = serve(saying(error(400, "validation call to service threw an exception", caused_by=inner)))
     with pytest.raises(RequestError) as caught:
-        hook_to(server).create_endpoint("rerank", "x", BODY)
+        hook_to(server).create_endpoint("rerank", "x", {"service_settings": {"api_key": "canary-of-the-body"}})
     assert (caught.value.status, caught.value.upstream_status) == (400, 401)
     assert caught.value.reason == "*** is wrong, status [401]"
+
+
+def test_names_in_a_refused_creation(serve, hook_to):
+    """What is no secret stays readable in a refusal, so that the wrong setting can be found."""
+    server = serve(saying(error(400, "Unknown service [alibaba-cloud-custom-model] for $.sparse_embedding[*].index")))
+    body = {**BODY, "task_settings": {"sparse_token": "$.sparse_embedding[*].index"}}
+    with pytest.raises(RequestError) as caught:
+        hook_to(server).create_endpoint("rerank", "x", body)
+    assert caught.value.reason == "Unknown service [alibaba-cloud-custom-model] for $.sparse_embedding[*].index"
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"x", float("nan")])
@@ -169,6 +187,15 @@ def test_redirect_is_not_followed(serve, hook_to):
         hook_to(server).list_endpoints()
     assert caught.value.status == 302
     assert not other.received
+
+
+def test_name_that_resolves_to_a_forbidden_address(hook_to, monkeypatch):
+    """An innocent name that leads to a metadata service gets no connection from the client either."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: found)
+    with pytest.raises(RequestError, match=r"resolves to 169\.254\.169\.254") as caught:
+        hook_to("https://innocent.example.com").list_endpoints()
+    assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
 
 
 def test_no_connection_of_that_name(monkeypatch):

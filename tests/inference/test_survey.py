@@ -62,7 +62,7 @@ def test_origins_are_those_of_the_definition(tmp_path_factory, share, rows, know
     left = [part for part in plan.parts if part.index not in sealed]
     before, survey_module.BUCKET_KEYS = survey_module.BUCKET_KEYS, bucket
     try:
-        found = survey(source, task, left, folder / "known", folder, share=share, previous=range(0))
+        found = survey(source, task, left, folder / "known", folder, share=share, previous=range(0), journal=range(0))
     finally:
         survey_module.BUCKET_KEYS = before
     expected = _oracle(rows, known, sealed, part_rows, share=share)
@@ -84,7 +84,14 @@ def test_rows_that_left_are_counted(tmp_path):
     task = TextEmbedding()
     (tmp_path / "known").write_bytes(b"".join(_keys(task, ["x", "a", "c", "c", None])))
     found = survey(
-        source, task, _plan(source, 10).parts, tmp_path / "known", tmp_path, share=True, previous=range(1, 5)
+        source,
+        task,
+        _plan(source, 10).parts,
+        tmp_path / "known",
+        tmp_path,
+        share=True,
+        previous=range(1, 5),
+        journal=range(0),
     )
     assert found.removed == 2
 

@@ -39,9 +39,7 @@ def test_embed_writes_a_vector_beside_each_text(sandbox, run):
 
 def test_sparse_embed_writes_weights_by_token(sandbox, run):
     """Each text gets a map of tokens to weights, pruned to the heaviest, and says whether it was cut."""
-    _, rows = run(
-        SparseEmbedOperator, pa.table({"text": POEM}), inference_id="bailian_sparse_emb", top_k="3"
-    )
+    _, rows = run(SparseEmbedOperator, pa.table({"text": POEM}), inference_id="bailian_sparse_emb", top_k="3")
     for row in rows:
         assert 0 < len(row["sparse_embedding"]) <= 3
         assert all(isinstance(token, str) and weight > 0 for token, weight in row["sparse_embedding"])
@@ -77,9 +75,7 @@ def test_multi_modal_embed_takes_addresses_and_bytes(sandbox, run):
     """Addresses and image bytes each give a vector; a broken address fails alone."""
     png = b"\x89PNG\r\n\x1a\n" + bytes(60)
     table = pa.table({"image": ["https://example.com/a.jpg", "not an address", "https://example.com/b.jpg"]})
-    _, rows = run(
-        MultiModalEmbedOperator, table, inference_id="bailian_mm", image_column="image", independent=True
-    )
+    _, rows = run(MultiModalEmbedOperator, table, inference_id="bailian_mm", image_column="image", independent=True)
     assert [row["embedding"] is None for row in rows] == [False, True, False]
     assert rows[1]["embedding_error"]
     _, rows = run(
@@ -171,3 +167,50 @@ def test_damaged_input_is_named_before_anything_is_asked(sandbox, run, tmp_path)
     with pytest.raises(AirflowFailException, match=r"bad\.parquet: not a readable Parquet file"):
         run(EmbedOperator, None, inference_id="bailian_embeddings", source=str(tmp_path / "bad.parquet"))
     assert sandbox.bill == []
+
+
+def test_a_dry_run_tells_the_bill_before_it_is_spent(sandbox, run):
+    """Rows, requests, tokens and cost are told; nothing is asked, nothing is written, and the real run keeps to it."""
+    table = pa.table({"text": [*POEM, *POEM, None, *(f"line {i}" for i in range(20))]})
+    parameters = {"inference_id": "bailian_embeddings", "model": "text-embedding-v4"}
+    told, rows = run(EmbedOperator, table, dry_run="true", **parameters)
+    assert rows is None
+    assert sandbox.bill == []
+    assert (told["rows"], told["rows_to_ask"], told["requests_estimated"]) == (29, 24, 3)
+    assert told["dry_run"] is True
+    summary, _ = run(EmbedOperator, None, **parameters)
+    assert (summary["embedded"], summary["requests"]) == (24, 3)
+    assert summary["tokens_estimated"] == told["tokens_estimated"]
+    assert summary["cost_estimated"] == told["cost_estimated"]
+    told, _ = run(EmbedOperator, None, dry_run=True, **parameters)
+    assert (told["rows_to_ask"], told["tokens_estimated"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("guard", "words"),
+    [
+        ({"max_rows": 5}, "24 rows to ask for, and max_rows is 5"),
+        ({"max_requests": "2"}, "3 requests, and max_requests is 2"),
+        ({"max_cost": 0.000001}, "max_cost is 1e-06"),
+    ],
+)
+def test_a_guard_refuses_before_anything_is_spent(sandbox, run, monkeypatch, guard, words):
+    """A plan over the guard makes no paid call, and says by how much."""
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": {"region": "cn-shanghai"}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    table = pa.table({"text": [f"line {i}" for i in range(24)]})
+    with pytest.raises(AirflowFailException, match=words):
+        run(EmbedOperator, table, inference_id="bailian_embeddings", model="text-embedding-v4", **guard)
+    assert sandbox.bill == []
+
+
+def test_a_cost_guard_without_a_price_is_refused(sandbox, run):
+    """max_cost cannot be kept when nobody knows the price; the error says what to set."""
+    with pytest.raises(AirflowFailException, match="max_cost needs a price"):
+        run(EmbedOperator, pa.table({"text": ["a"]}), inference_id="bailian_embeddings", max_cost=1)
+
+
+def test_an_unknown_model_is_named_with_the_nearest(sandbox, run):
+    """A typo in the model's name is found before anything is asked."""
+    with pytest.raises(AirflowFailException, match="text-embedding-v4"):
+        run(EmbedOperator, pa.table({"text": ["a"]}), inference_id="bailian_embeddings", model="text-embeding-v4")

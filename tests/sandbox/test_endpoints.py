@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_modelstudio.sandbox.endpoints import TASK_TYPES, Endpoints
@@ -216,6 +216,7 @@ def test_secrets_are_never_returned_or_logged(start, caplog):
 words = st.text("abcdef${}:", min_size=4, max_size=12)
 
 
+@settings(max_examples=50, deadline=None)  # a busy machine is no failure
 @given(
     st.dictionaries(words, words, min_size=1, max_size=3),
     st.recursive(words, lambda below: st.lists(below) | st.dictionaries(words, below)),

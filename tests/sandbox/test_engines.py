@@ -18,6 +18,7 @@ texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
 PINNED = [-0.5, 0.645497, -0.288675, -0.288675, -0.288675, 0.0, 0.0, 0.288675]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(texts, st.integers(1, 64))
 def test_hashed_vectors_are_unit_vectors_of_their_text_alone(given_texts, dimensions):
     """Finite, of length one, the same for a text whatever stands beside it."""
@@ -30,6 +31,7 @@ def test_hashed_vectors_are_unit_vectors_of_their_text_alone(given_texts, dimens
     assert (alone == found).all()
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(texts, st.integers(1, 20))
 def test_hashed_weights_are_few_and_positive(given_texts, top_k):
     """Never more than asked for, each above zero."""

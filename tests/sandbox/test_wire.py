@@ -8,7 +8,7 @@ import json
 import cbor2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_modelstudio.sandbox.wire import (
@@ -32,6 +32,7 @@ trees = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(floats32, max_size=40))
 def test_json_floats_name_the_same_32_bits(values):
     """Every float32 read back from JSON is the one that was written."""
@@ -39,6 +40,7 @@ def test_json_floats_name_the_same_32_bits(values):
     assert np.array(json.loads(to_json(vector)), np.float32).tobytes() == vector.tobytes()
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.floats(min_value=2**-20, max_value=1e6, width=32))
 def test_json_floats_are_as_short_as_numpys(value):
     """No more digits than the shortest decimal that names the float."""
@@ -46,12 +48,14 @@ def test_json_floats_are_as_short_as_numpys(value):
     assert written == float(str(np.float32(value)))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(floats32)
 def test_single_floats_are_written_like_those_in_vectors(value):
     """A score and an element of a vector have the same digits."""
     assert to_json([Float32(value)]) == to_json(np.array([value], np.float32))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(trees)
 def test_json_and_cbor_say_the_same(tree):
     """Both formats give back the tree that was written."""
@@ -89,6 +93,7 @@ def test_what_is_no_cbor_is_refused(body):
         read_cbor(body)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=60))
 def test_no_bytes_break_the_readers(body):
     """Any bytes are read or refused."""

@@ -26,7 +26,7 @@ class Received:
     body: bytes
 
 
-Handler = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
+Handler = Callable[..., Awaitable[None]]
 
 
 def reply(status: int, body: object = b"", *, media: str = JSON, product: bool = True, **headers: str) -> bytes:
@@ -125,7 +125,10 @@ class Loopback:
                 self.in_flight += 1
                 self.most_in_flight = max(self.most_in_flight, self.in_flight)
                 try:
-                    await self.handler(self.received[-1], writer)
+                    if method == "CONNECT" and self.handler is tunnel:
+                        await tunnel(self.received[-1], writer, reader)
+                    else:
+                        await self.handler(self.received[-1], writer)
                     await writer.drain()
                 finally:
                     self.in_flight -= 1
@@ -133,3 +136,21 @@ class Loopback:
             pass
         finally:
             writer.close()
+
+
+async def tunnel(received: Received, writer: asyncio.StreamWriter, reader: asyncio.StreamReader) -> None:
+    """What a proxy does after CONNECT: pass bytes in both directions."""
+    host, _, port = received.target.partition(":")
+    there_reader, there_writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+    async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while chunk := await source.read(65536):
+            target.write(chunk)
+            await target.drain()
+        target.close()
+
+    try:
+        await asyncio.gather(pass_on(reader, there_writer), pass_on(there_reader, writer))
+    finally:
+        there_writer.close()

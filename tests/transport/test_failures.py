@@ -108,7 +108,12 @@ def test_what_may_have_been_billed(failing, answer, billed):
 
 def test_free_calls_are_never_billed(failing):
     """No failure of a free call claims that money may be gone."""
-    assert failing(saying(error(408, "Request timed out after [30s]")), describe).maybe_billed is False
+
+    async def hang_up(received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    for handler in (saying(error(408, "Request timed out after [30s]")), hang_up):
+        assert failing(handler, describe).maybe_billed is False
 
 
 @pytest.mark.parametrize("status", [401, 413, 429, 502])

@@ -15,9 +15,10 @@ import asyncio
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_modelstudio.inference.errors import InterruptedRunError
+from airflow_provider_modelstudio.inference.budget import Budget, Estimate
+from airflow_provider_modelstudio.inference.errors import BudgetError, InterruptedRunError
 from airflow_provider_modelstudio.inference.recall import Known, Shelf
 from airflow_provider_modelstudio.inference.summary import Summary
 from airflow_provider_modelstudio.inference.survey import survey
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.lease import Lease
-    from airflow_provider_modelstudio.inference.plan import Plan
+    from airflow_provider_modelstudio.inference.plan import Part, Plan
+    from airflow_provider_modelstudio.inference.survey import Survey
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
     from airflow_provider_modelstudio.inference.transport import Transport
-    from airflow_provider_modelstudio.inference.vault import Manifest, Vault
+    from airflow_provider_modelstudio.inference.vault import Manifest, Seal, Vault
 
-__all__ = ["Options", "Progress", "StopSignal", "run"]
+__all__ = ["Budget", "Estimate", "Options", "Progress", "StopSignal", "estimate", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +67,63 @@ async def run(
     await vault.check_destination(manifest.files(vault.storage.destination) if manifest else ())
     if manifest is not None:
         await vault.publish(manifest)
-        return _summary(manifest, vault, None, began, options.owner)
+        return _summary(manifest, vault, None, began, options)
     with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
         work = _Run(plan, source, task, vault, options, report, Path(folder), began)
         manifest = await work.complete(inference_id, transport, stop)
     await vault.publish(manifest)
-    return _summary(manifest, vault, work.sender, began, options.owner)
+    return _summary(manifest, vault, work.sender, began, options)
+
+
+async def estimate(plan: Plan, source: Source, task: InferenceTask, *, vault: Vault, options: Options) -> Estimate:
+    """What :func:`run` would ask. Asks nothing, writes nothing."""
+    asked = requests = tokens = 0
+    if await vault.committed() is None:
+        with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
+            look = await _look(plan, source, task, vault, options, Path(folder))
+            asked, requests, tokens = look.found.asked, look.requests(task.limits.rows), look.found.tokens
+    return Estimate(
+        rows=plan.rows,
+        rows_to_ask=asked,
+        requests_estimated=requests,
+        tokens_estimated=tokens,
+        cost_estimated=options.budget.cost(tokens),
+        currency=options.budget.currency,
+        destination=vault.storage.destination,
+    )
+
+
+class _Look(NamedTuple):
+    """What is there, and what is left."""
+
+    known: Known
+    seals: dict[int, Seal]
+    left: list[Part]
+    found: Survey
+
+    def requests(self, rows: int) -> int:
+        """Requests of so many rows that the rows to ask need, about."""
+        return -(-self.found.asked // rows)
+
+
+async def _look(plan: Plan, source: Source, task: InferenceTask, vault: Vault, options: Options, folder: Path) -> _Look:
+    """Read what is on record, and find for each row that is left where its answer comes from."""
+    known = Known(vault, folder / "known")
+    share = task.equal_rows_share
+    seals = await known.read(share=share, reuse=options.reuse)
+    left = [part for part in plan.parts if part.index not in seals]
+    found = await asyncio.to_thread(
+        survey,
+        source,
+        task,
+        left,
+        known.keys_path,
+        folder,
+        share=share,
+        previous=known.previous,
+        journal=known.journal,
+    )
+    return _Look(known, seals, left, found)
 
 
 class _Run:
@@ -122,22 +175,10 @@ class _Run:
         self, inference_id: str, transport: Transport, lease: Lease, stop: StopSignal
     ) -> Manifest:
         task, vault, options = self._task, self._vault, self._options
-        known = Known(vault, self._folder / "known")
-        share = task.equal_rows_share
-        seals = await known.read(share=share, reuse=options.reuse)
+        look = await _look(self._plan, self._source, task, vault, options, self._folder)
+        known, seals, left, found = look
         for key in known.damaged:
             log.warning("%s is damaged; its rows are asked again", vault.storage.locate(key))
-        left = [part for part in self._plan.parts if part.index not in seals]
-        found = await asyncio.to_thread(
-            survey,
-            self._source,
-            task,
-            left,
-            known.keys_path,
-            self._folder,
-            share=share,
-            previous=known.previous,
-        )
         shelf = Shelf(found.shared, self._folder)
         windows = OpenWindows(task, shelf, shares=bool(len(found.shared)), dimensions=options.dimensions)
         for seal in seals.values():
@@ -150,7 +191,15 @@ class _Run:
             found.tokens,
             self._rows_before,
         )
-        self.sender = sender = Sender(task, inference_id, transport, vault, lease, windows, options)
+        tokens_before = windows.counts.tokens + found.journalled_tokens
+        refusal = options.budget.refusal(
+            rows=windows.counts.embedded + found.journalled + found.asked,
+            requests=lease.requests_before + look.requests(task.limits.rows),
+            tokens=tokens_before + found.tokens,
+        )
+        if refusal is not None:
+            raise BudgetError(f"{refusal}; nothing was asked by this try, and what was answered before is kept")
+        self.sender = sender = Sender(task, inference_id, transport, vault, lease, windows, options, tokens_before)
         feeder = Feeder(self._source, task, found, known, windows, sender)
         writer = Writer(self._plan, task, vault, windows, self._source.schema, options.max_error_rate, self._folder)
         jobs = (feeder.run(left), sender.run(), writer.run(left))
@@ -163,6 +212,7 @@ class _Run:
             [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed
         )
         await vault.drop_journal(segments)
+        await lease.forget_earlier()
         return manifest
 
     async def _together(self, sender: Sender, jobs: list[asyncio.Task[None]], stop: StopSignal) -> None:
@@ -204,6 +254,7 @@ class _Run:
             deduplicated=counts.deduplicated,
             failed=counts.failed,
             requests=sender.requests,
+            cost_estimated=self._options.budget.cost(sender.tokens),
             in_flight=governor.in_flight,
             limit=governor.limit,
             limited_by=governor.why,
@@ -218,9 +269,9 @@ async def _interrupted(stop: StopSignal) -> None:
     raise InterruptedRunError("asked to stop; answers in flight were kept, the next try goes on from there")
 
 
-def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: float, owner: str) -> Summary:
+def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: float, options: Options) -> Summary:
     counts = manifest.counts
-    if sender is None and manifest.owner != owner:  # paid for by an earlier run, not by this one
+    if sender is None and manifest.owner != options.owner:  # paid for by an earlier run, not by this one
         counts.embedded, counts.reused = 0, counts.embedded + counts.reused
     return Summary(
         rows=manifest.rows,
@@ -231,8 +282,8 @@ def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: flo
         removed=manifest.removed,
         requests=sender.requests if sender else 0,
         tokens_estimated=sender.tokens if sender else 0,
-        cost_estimated=None,
-        currency=None,
+        cost_estimated=options.budget.cost(sender.tokens if sender else 0),
+        currency=options.budget.currency,
         seconds=round(asyncio.get_running_loop().time() - began, 3),
         destination=vault.storage.destination,
         manifest=vault.storage.locate(vault.manifest_key),

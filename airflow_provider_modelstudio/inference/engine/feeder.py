@@ -41,6 +41,8 @@ class _Read(NamedTuple):
     """Positions of the rows that are asked, or refused unasked."""
     questions: list[Question | str]
     """For each of them the question, or the reason."""
+    tokens: np.ndarray
+    """Estimated tokens of each row's question."""
 
 
 class Feeder:
@@ -93,7 +95,7 @@ class Feeder:
             told = b"".join([question.key if isinstance(question, Question) else _NO_KEY for question in questions])
             if keys[needed].tobytes() != told:
                 raise InputChangedError("a source file was changed while the task was reading it")
-            yield _Read(Window(part, first, batch, keys), origins, needed, questions)
+            yield _Read(Window(part, first, batch, keys), origins, needed, questions, surveyed.tokens[here])
 
     async def _room(self) -> None:
         """Wait until another window may be open; memory is bounded here."""
@@ -107,12 +109,14 @@ class Feeder:
 
     async def _open(self, read: _Read) -> None:
         """Hand out what is known about a window, and pack the rest."""
-        window, origins, needed, questions = read
+        window, origins, needed, questions, tokens = read
         self._windows.add(window)
         known = np.flatnonzero(origins < REFUSED)
         if len(known):
             for at, columns, reasons, book in await self._known.answers(-2 - origins[known]):
                 self._windows.recall(window, known[at], columns, reasons, book)
+                if book == "embedded":
+                    window.counts.tokens += int(tokens[known[at]].sum())
         rows = np.arange(window.first_row, window.first_row + window.rows)
         for position in np.flatnonzero((origins >= 0) & (origins != rows)).tolist():
             self._windows.share(Asked(window, position), int(origins[position]))

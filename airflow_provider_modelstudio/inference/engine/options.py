@@ -9,6 +9,7 @@ from collections.abc import Callable  # noqa: TC003  # dataclasses read their an
 from dataclasses import dataclass, field
 from typing import Literal
 
+from airflow_provider_modelstudio.inference.budget import Budget
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.lease import TTL
 
@@ -28,6 +29,7 @@ class Options:
     on_row_error: Literal["null", "fail"] = "null"
     max_error_rate: float | None = None
     """Share of rows, 0 to 1, that may fail before the run stops; ``None`` for no bound."""
+    budget: Budget = field(default_factory=Budget)
     reuse: bool = True
     """Answers of earlier runs count."""
     owner: str = ""
@@ -54,6 +56,8 @@ class Progress:
     deduplicated: int
     failed: int
     requests: int
+    cost_estimated: float | None
+    """Of what this try asked, in the currency of the price."""
     in_flight: int
     limit: int
     """Requests that may be in flight."""

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from airflow_provider_modelstudio.inference.decide import Mark, Split, Stop, Wait, decide, scrub
-from airflow_provider_modelstudio.inference.errors import AnswerError, OutageError, RequestError, RowsRefusedError
+from airflow_provider_modelstudio.inference.errors import (
+    AnswerError,
+    BudgetError,
+    OutageError,
+    RequestError,
+    RowsRefusedError,
+)
 from airflow_provider_modelstudio.inference.governor import Governor
 from airflow_provider_modelstudio.inference.plan import Packer
 from airflow_provider_modelstudio.inference.vault import Record
@@ -58,7 +64,9 @@ class Sender:
         lease: Lease,
         windows: OpenWindows,
         options: Options,
+        tokens_before: int,
     ) -> None:
+        """:param tokens_before: estimated tokens that earlier tries of this run paid for."""
         self.requests = 0
         self.tokens = 0
         """Estimated tokens of the requests sent."""
@@ -71,6 +79,7 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self._windows = windows
         self._options = options
+        self._tokens_before = tokens_before
         self._packer: Packer[Asked] = Packer(task.limits)
         self._ready: deque[Batch] = deque()
         self._later: list[tuple[float, int, Batch]] = []
@@ -145,8 +154,14 @@ class Sender:
 
     def _send(self, batch: Batch, now: float) -> None:
         self._lease.check()
+        refusal = self._options.budget.refusal(
+            rows=0, requests=self._lease.requests_before + self.requests + 1, tokens=self._tokens_before + self.tokens
+        )
+        if refusal is not None:
+            raise BudgetError(f"{refusal}; the run stops here, and what was answered is kept")
         permit = self.governor.sent(now, batch.tokens)
         self.requests += 1
+        self._lease.requests += 1
         self.tokens += batch.tokens
         asking = asyncio.create_task(self._ask(batch, permit))
         self._asking.add(asking)

@@ -124,7 +124,8 @@ class OpenWindows:
             window = batch.asked[start].window
             if end < len(batch.asked) and batch.asked[end].window is window:
                 continue
-            self._give(batch.asked[start:end], decoded, start)
+            tokens = [question.tokens for question in batch.questions[start:end]]
+            self._give(batch.asked[start:end], decoded, start, tokens)
             self.check(window)
             start = end
         if self._shares:
@@ -138,7 +139,7 @@ class OpenWindows:
         if self._shares:
             self._answer_sharers(asked.row, reason)
 
-    def _give(self, asked: Sequence[Asked], decoded: Decoded, start: int) -> None:
+    def _give(self, asked: Sequence[Asked], decoded: Decoded, start: int, tokens: Sequence[int]) -> None:
         window = asked[0].window
         columns = decoded.columns.slice(start, len(asked))
         good = [i for i in range(len(asked)) if start + i not in decoded.refused]
@@ -148,6 +149,7 @@ class OpenWindows:
             positions = np.array([asked[i].position for i in good])
             window.give(positions, columns)
             window.counts.embedded += len(good)
+            window.counts.tokens += sum(tokens[i] for i in good)
             if self._shares:
                 self._shelf.keep(positions + window.first_row, columns)
         for i in range(len(asked)):

@@ -1,0 +1,66 @@
+"""What may be spent, and what a run would cost. Pure.
+
+Tokens are estimated: the service reports none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import ConfigurationError
+
+__all__ = ["Budget", "Estimate"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """Guards of one run over all its tries; ``None`` for no bound."""
+
+    max_rows: int | None = None
+    """Rows asked for."""
+    max_requests: int | None = None
+    max_cost: float | None = None
+    """In ``currency``, by estimated tokens."""
+    price: float | None = None
+    """Of a million tokens, in ``currency``; ``None`` when it is not known."""
+    currency: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_cost is not None and self.price is None:
+            raise ConfigurationError(
+                "max_cost needs a price: set model to a model of the catalog that has a price for the connection's region"
+            )
+
+    def cost(self, tokens: int) -> float | None:
+        """What so many tokens cost, about."""
+        return None if self.price is None else tokens * self.price / 1_000_000
+
+    def refusal(self, *, rows: int, requests: int, tokens: int) -> str | None:
+        """Which guard stands against spending this much in all, in words; ``None`` when none does."""
+        if self.max_rows is not None and rows > self.max_rows:
+            return f"{rows} rows to ask for, and max_rows is {self.max_rows}"
+        if self.max_requests is not None and requests > self.max_requests:
+            return f"{requests} requests, and max_requests is {self.max_requests}"
+        cost = self.cost(tokens)
+        if self.max_cost is not None and cost is not None and cost > self.max_cost:
+            return f"about {cost:.4g} {self.currency}, and max_cost is {self.max_cost:g}"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What a run would do, before anything is spent."""
+
+    rows: int
+    rows_to_ask: int
+    requests_estimated: int
+    tokens_estimated: int
+    cost_estimated: float | None
+    currency: str | None
+    destination: str
+    dry_run: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, for XCom."""
+        return asdict(self)
