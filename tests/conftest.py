@@ -11,6 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
+
 _HOME = Path(tempfile.mkdtemp(prefix="airflow-provider-modelstudio-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 

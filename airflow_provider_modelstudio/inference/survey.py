@@ -127,7 +127,7 @@ def survey(
         first = origins == own_rows
         asked += int(first.sum())
         token_sum += int(all_tokens[own_at[first]].sum())
-        paid = (origins <= -2 - journal.start) & (origins > -2 - journal.stop)  # noqa: PLR2004  # see PartSurvey
+        paid = (origins <= -2 - journal.start) & (origins > -2 - journal.stop)  # see PartSurvey
         journalled += int(paid.sum())
         journalled_tokens += int(all_tokens[own_at[paid]].sum())
         shared.append(np.unique(origins[(origins >= 0) & ~first]))
