@@ -9,6 +9,7 @@ AIRFLOW_PORT ?= 18080
 KEEP ?=
 
 VENV := .venv
+comma := ,
 BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
 # uv takes seconds. Where it does not know the certificates or the index of a company, the system or pip may.
@@ -24,9 +25,10 @@ help:  ## what can be made
 demo: $(VENV)/demo.stamp  ## embed real texts in a real Airflow, on this machine alone: about 3 minutes
 	@$(BIN)/python -m demo --sandbox-port $(SANDBOX_PORT) --airflow-port $(AIRFLOW_PORT) $(if $(KEEP),--keep)
 
-test: $(VENV)/dev.stamp  ## run all tests: about 5 minutes
+test: $(VENV)/dev.stamp $(VENV)/client8.stamp  ## run all tests: about 5 minutes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not scheduler'
 	$(BIN)/python -m pytest -m scheduler
+	$(VENV)/client8/bin/python -m pytest -n 2 tests/transport tests/hooks tests/sandbox/test_official_client.py
 
 check: $(VENV)/dev.stamp  ## lint, format, types, import rules, spelling
 	$(BIN)/ruff check
@@ -58,7 +60,21 @@ $(VENV)/demo.stamp: $(VENV)/uv.stamp pyproject.toml
 	$(call install,--editable '.[local]')
 	@touch $@
 
+# Users may have either major version of the Elasticsearch client, and one environment holds only one of them.
+$(VENV)/client8.stamp: $(VENV)/dev.stamp
+	@echo 'Installing the older Elasticsearch client beside it …'
+	@$(BIN)/python -m uv venv --quiet --clear --seed --python $(BIN)/python $(VENV)/client8 || $(BIN)/python -m venv --clear $(VENV)/client8
+	@$(VENV)/client8/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip uv
+	$(subst $(BIN),$(VENV)/client8/bin,$(call install,--editable . --group dev 'elasticsearch[async]>=8.17,<9'))
+	@touch $@
+
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	@echo 'Installing the tools for tests and checks …'
 	$(call install,--group dev)
+	@touch $@
+
+# Elasticsearch's client of version 8, beside that of version 9: some tests run with both.
+$(VENV)/client8.stamp: $(VENV)/dev.stamp
+	@rm -rf $(VENV)/client8
+	$(call install,--target $(VENV)/client8 'elasticsearch[async]>=8.17$(comma)<9')
 	@touch $@

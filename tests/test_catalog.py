@@ -33,14 +33,14 @@ def test_each_model_says_where_its_numbers_stand(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_model_has_the_limits_of_its_task(name):
-    """Vectors have dimensions, largest first and each once; rerank has documents; only multimodal is fused or not."""
+    """Vectors have dimensions, largest first and each once; rerank has documents; only multimodal is fused or not; texts have a limit but prompts."""
     model = Catalog.read().get(name)
     dense = {"text_embedding", "multi_modal_embedding"} & set(model.task_types)
     assert bool(model.dimensions) == bool(dense)
     assert list(model.dimensions) == sorted(set(model.dimensions), reverse=True)
     assert (model.documents_per_request is not None) == ("rerank" in model.task_types)
     assert (model.vectors is not None) == ("multi_modal_embedding" in model.task_types)
-    assert model.tokens_per_row is not None
+    assert (model.tokens_per_row is None) == (model.task_types == ("completion",))
 
 
 def test_the_file_says_what_each_field_means():

@@ -227,6 +227,8 @@ def test_other_dimensions_than_expected_are_refused():
         '{"text_embedding":[{"embedding":[0.5]}]}'.encode("utf-16"),
         b'{"text_embedding":[{"embedding":[0.25]}],"text_embedding":[{"embedding":[0.5]}]}',
         b'{"text_embedding":[{"embedding":[0.25],"embedding":[0.5]}]}',
+        b'{"text_embedding":[{"embedding":[0.5]}],"text_embedding":7}',
+        b'{"text_embedding":[{"embedding":[0.5],"embedding":7}]}',
         b'{"text_embedding":[{"embedding":[0.5]}],"x":{"a":1,"a":2}, "text_embedding_":NaN}',
         b'{"text_embedding":[{"embedding":[0.5]}],"x":"\\ud800"}',
         b"[" * 100_000,

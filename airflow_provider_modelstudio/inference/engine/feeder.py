@@ -100,7 +100,6 @@ class Feeder:
     async def _room(self) -> None:
         """Wait until another window may be open; memory is bounded here."""
         while self._windows.is_full(self._most()):
-            self._sender.flush()
             await self._windows.moved()
 
     def _most(self) -> int:

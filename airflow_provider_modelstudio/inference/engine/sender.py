@@ -108,7 +108,7 @@ class Sender:
             self._wake.set()
 
     def flush(self) -> None:
-        """Do not wait for more before the open request goes."""
+        """Do not wait for more questions before the open request goes."""
         request = self._packer.flush()
         if request is not None:
             self._ready.append(Batch(request))
@@ -138,8 +138,12 @@ class Sender:
             due = self._later[0][0] if self._later else math.inf
             batch = self._later[0][2] if due <= now else self._ready[0] if self._ready else None
             if batch is None:
-                if self._closed and not self._asking and not self._later:
-                    return
+                if not self._asking and not self._later:
+                    if self._closed:
+                        return
+                    self.flush()  # nobody fills the open request while everything waits for its rows
+                    if self._ready:
+                        continue
                 await self._nap(due - now)
                 continue
             pause = self.governor.wait(now, batch.tokens)

@@ -1,6 +1,7 @@
 """An answer as a matrix of float32, and the matrix as an Arrow column. Pure.
 
-No Python float is made on the way where it can be helped.
+No Python float is made on the way where it can be helped: 10 vectors of 1,024 values take about 20 µs from CBOR, 150 µs
+from JSON with ``pysimdjson`` installed, and 500 µs without.
 """
 
 from __future__ import annotations
