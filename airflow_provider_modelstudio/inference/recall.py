@@ -18,7 +18,7 @@ from .errors import StorageError
 from .vault import Seal, decode_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from .vault import Vault
@@ -38,6 +38,7 @@ class Source:
 
     first: int
     rows: int
+    vault: Vault
     seal: Seal | None
     segment: str | None
     same_run: bool
@@ -54,8 +55,10 @@ class Source:
 class Known:
     """All answers on record for one cache key, numbered from 0."""
 
-    def __init__(self, vault: Vault, keys_path: Path) -> None:
+    def __init__(self, vault: Vault, keys_path: Path, also: Sequence[Vault] = ()) -> None:
+        """:param also: vaults of other destinations whose answers may be shared."""
         self._vault = vault
+        self._also = also
         self.keys_path = keys_path
         self.sources: list[Source] = []
         self.rows = 0
@@ -79,7 +82,7 @@ class Known:
         with self.keys_path.open("wb") as file:
             if share:
                 for seal in sealed.values():
-                    file.write(await self._part(seal, same_run=True))
+                    file.write(await self._part(self._vault, seal, same_run=True))
             first = self.rows
             for key in await self._vault.segments():
                 file.write(await self._segment(key, reuse=reuse))
@@ -89,16 +92,20 @@ class Known:
                 for run in await self._vault.other_runs():
                     first = self.rows
                     for seal in (await self._vault.seals(run)).values():
-                        file.write(await self._part(seal, same_run=False))
+                        file.write(await self._part(self._vault, seal, same_run=False))
                     if run == shown:
                         self.previous = range(first, self.rows)
+                for vault in self._also:
+                    for run in await vault.runs():
+                        for seal in (await vault.seals(run)).values():
+                            file.write(await self._part(vault, seal, same_run=False))
         return sealed
 
-    async def _part(self, seal: Seal, *, same_run: bool) -> bytes:
-        keys = await self._vault.storage.read(seal.keys)
+    async def _part(self, vault: Vault, seal: Seal, *, same_run: bool) -> bytes:
+        keys = await vault.storage.read(seal.keys)
         if len(keys) != seal.rows * KEY.itemsize:
             return b""
-        self._add(Source(self.rows, seal.rows, seal, None, same_run))
+        self._add(Source(self.rows, seal.rows, vault, seal, None, same_run))
         return keys
 
     async def _segment(self, key: str, *, reuse: bool) -> bytes:
@@ -113,7 +120,7 @@ class Known:
         keys = batch.column(0)
         if not same_run:  # why a row failed is asked anew in a new run
             keys = pa.compute.if_else(batch.column(1).is_null(), keys, pa.scalar(bytes(16), keys.type))
-        self._add(Source(self.rows, batch.num_rows, None, key, same_run))
+        self._add(Source(self.rows, batch.num_rows, self._vault, None, key, same_run))
         return b"".join(keys.to_pylist())
 
     def _add(self, source: Source) -> None:
@@ -149,9 +156,9 @@ class Known:
 
     async def _reader(self, owner: int) -> PartReader:
         if owner not in self._readers:
-            seal = self.sources[owner].seal
+            vault, seal = self.sources[owner].vault, self.sources[owner].seal
             assert seal is not None  # noqa: S101  # segments have no reader
-            self._readers[owner] = PartReader(await self._vault.storage.open(seal.key), seal.columns)
+            self._readers[owner] = PartReader(await vault.storage.open(seal.key), seal.columns)
             if len(self._readers) > 8:  # noqa: PLR2004  # open files, not memory, are what is bounded here
                 self._readers.popitem(last=False)
         self._readers.move_to_end(owner)

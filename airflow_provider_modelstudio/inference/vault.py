@@ -44,6 +44,7 @@ _MAGIC = b"MSJ1"
 _HEADER = struct.Struct("<4sIQ")
 KEY_TYPE = pa.binary(16)
 MAX_REASONS = 20
+KEEP_UNFINISHED_SECONDS = 7 * 24 * 3600.0
 
 
 @dataclass(slots=True)
@@ -355,10 +356,36 @@ class Vault:
         ]
         return {seal.part: seal for seal in found}
 
+    async def runs(self) -> list[str]:
+        """Run keys of all runs with this cache key."""
+        return [key.rpartition("/")[2] for key in await self.storage.list_keys(f"{self._cache}/runs")]
+
     async def other_runs(self) -> list[str]:
         """Run keys of other runs whose answers may be shared."""
-        runs = [key.rpartition("/")[2] for key in await self.storage.list_keys(f"{self._cache}/runs")]
-        return [run for run in runs if run != self.plan.run_key]
+        return [run for run in await self.runs() if run != self.plan.run_key]
+
+    async def forget_other_runs(self) -> None:
+        """Remove runs that this one, committed and shown, has replaced.
+
+        Runs that did not finish keep their paid answers for a week, by the clock of the store.
+        """
+        now = await self.storage.modified(self.manifest_key)
+        for run in await self.other_runs():
+            folder = f"{self._cache}/runs/{run}"
+            objects = await self.storage.list_keys(folder)
+            if f"{folder}/manifest.json" not in objects:
+                try:
+                    age = now - await self.storage.modified(f"{folder}/plan.json")
+                except ObjectMissingError:
+                    age = KEEP_UNFINISHED_SECONDS
+                if age < KEEP_UNFINISHED_SECONDS:
+                    continue
+            # What names the parts goes first: nobody may find a name without its part.
+            await self.storage.delete(f"{folder}/manifest.json")
+            for below in ("seals", "keys", "parts"):
+                for key in await self.storage.list_keys(f"{folder}/{below}"):
+                    await self.storage.delete(key)
+            await self.storage.delete(f"{folder}/plan.json")
 
     # ------------------------------------------------------------------ journal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import abstractmethod
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -27,11 +28,12 @@ from airflow_provider_modelstudio.inference.errors import (
     OutageError,
     PermanentError,
     RequestError,
+    SupersededError,
 )
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.vault import Vault
-from airflow_provider_modelstudio.operators.locations import open_locations
+from airflow_provider_modelstudio.operators.locations import open_locations, open_state
 from airflow_provider_modelstudio.operators.rendered import choice, flag, number, whole, whole_or_none
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.transport import ElasticTransport, EndpointFacts
 
 __all__ = ["InferenceOperator"]
+
+log = logging.getLogger(__name__)
 
 _IRRELEVANT_SETTINGS = frozenset({"rate_limit", "num_threads", "num_allocations"})
 """Settings of an endpoint that change how fast it answers, not what."""
@@ -73,6 +77,9 @@ class InferenceOperator(BaseOperator):
     :param max_error_rate: share of rows, 0 to 1, that may fail before the task does; ``None`` for no bound. (templated)
     :param if_exists: ``"update"`` asks only for rows that changed since the last run, ``"overwrite"`` asks for all,
         ``"error"`` refuses a destination that has data. (templated)
+    :param errors_only: of a dataset that is finished, ask again for the rows that have a reason instead of an answer.
+        (templated)
+    :param reuse_from: another destination of the same endpoint and settings, whose answers count as known. (templated)
     :param model: the endpoint's model as the catalog names it, for its price and its rows per request; ``None`` takes
         the name from the endpoint where it tells. (templated)
     :param max_rows: refuse to start when more rows would be asked for. (templated)
@@ -95,6 +102,8 @@ class InferenceOperator(BaseOperator):
         "on_row_error",
         "max_error_rate",
         "if_exists",
+        "errors_only",
+        "reuse_from",
         "model",
         "max_rows",
         "max_requests",
@@ -118,6 +127,8 @@ class InferenceOperator(BaseOperator):
         on_row_error: str = "null",
         max_error_rate: float | str | None = None,
         if_exists: str = "update",
+        errors_only: bool | str = False,
+        reuse_from: str | ObjectStoragePath | None = None,
         model: str | None = None,
         max_rows: int | str | None = None,
         max_requests: int | str | None = None,
@@ -137,6 +148,8 @@ class InferenceOperator(BaseOperator):
         self.on_row_error = on_row_error
         self.max_error_rate = max_error_rate
         self.if_exists = if_exists
+        self.errors_only = errors_only
+        self.reuse_from = reuse_from
         self.model = model
         self.max_rows = max_rows
         self.max_requests = max_requests
@@ -209,8 +222,8 @@ class InferenceOperator(BaseOperator):
         try:
             facts = await self._look(transport, task)
             output: dict[str, Any] = {"columns": task.output_columns, "schema": str(source.schema)}
-            if not options.reuse:
-                output["overwrite"] = options.owner
+            if not options.reuse or flag("errors_only", self.errors_only):
+                output["again"] = options.owner  # a finished run is not the answer this time, except to its own retry
             plan = make_plan(
                 source.files,
                 endpoint=_identity(facts),
@@ -224,7 +237,13 @@ class InferenceOperator(BaseOperator):
                     f"the destination {storage.destination} has data, and if_exists is 'error'; "
                     "use 'update' to bring it up to date or 'overwrite' to ask everything anew"
                 )
-            options = replace(options, dimensions=facts.dimensions, budget=self._budget(facts, hook.account.region))
+            options = replace(
+                options,
+                dimensions=facts.dimensions,
+                budget=self._budget(facts, hook.account.region),
+                reuse_from=None if self.reuse_from is None else Vault(open_state(self.reuse_from), plan),
+                fence=lambda: _fence(context, plan.run_key),
+            )
             if flag("dry_run", self.only_estimate):
                 return await estimate(plan, source, task, vault=vault, options=options)
             return await run(
@@ -331,6 +350,19 @@ class InferenceOperator(BaseOperator):
         )
         for reason, rows in summary.errors.items():
             self.log.warning("%s rows without an answer: %s", rows, reason)
+
+
+def _fence(context: Context, run_key: str) -> None:
+    """Ask Airflow whether this try still counts: a try that it has given up on may not write its state any more."""
+    store = context.get("task_state_store")
+    if store is None:  # before Airflow 3.3
+        return
+    try:
+        store.set("commit", run_key)
+    except Exception as error:
+        if "404" in str(error) or "not_found" in str(error).lower():
+            raise SupersededError("Airflow has given up on this try; the next one commits") from error
+        log.warning("Airflow could not be asked whether this try still counts (%s)", type(error).__name__)
 
 
 def _tariff(region: str) -> str:

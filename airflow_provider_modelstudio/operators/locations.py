@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.storage import Storage
 
-__all__ = ["open_locations"]
+__all__ = ["open_locations", "open_state"]
 
 
 def open_locations(source: str | ObjectStoragePath, destination: str | ObjectStoragePath) -> tuple[Source, Storage]:
@@ -32,15 +32,27 @@ def open_locations(source: str | ObjectStoragePath, destination: str | ObjectSto
             f"the destination {write_path} lies inside the source {read_path}: its files would be read as input next "
             "time; choose a folder beside it"
         )
-    parent, _, name = write_path.rpartition("/")
+    return open_source(read_from, read_path, exclude=(_state(write_path),)), _storage(write_to, write_path)
+
+
+def open_state(destination: str | ObjectStoragePath) -> Storage:
+    """The storage of another destination, to read what is on record there."""
+    return _storage(*_resolve("reuse_from", destination))
+
+
+def _storage(filesystem: AbstractFileSystem, path: str) -> Storage:
+    state, single = _state(path), path.endswith(".parquet")
+    if isinstance(filesystem, LocalFileSystem):
+        return LocalStorage(Path(state), Path(path), single_file=single)
+    return ObjectStorage(filesystem, _scheme(filesystem), state, path, single_file=single)
+
+
+def _state(path: str) -> str:
+    """The state folder of a destination, beside it."""
+    parent, _, name = path.rpartition("/")
     if not name or not parent:
-        raise ConfigurationError(f"the destination {write_path!r} has no name; name a folder, or a file .parquet")
-    state = f"{parent}/_{name.removesuffix('.parquet')}.inference"
-    single = name.endswith(".parquet")
-    rows = open_source(read_from, read_path, exclude=(state,))
-    if isinstance(write_to, LocalFileSystem):
-        return rows, LocalStorage(Path(state), Path(write_path), single_file=single)
-    return rows, ObjectStorage(write_to, _scheme(write_to), state, write_path, single_file=single)
+        raise ConfigurationError(f"the destination {path!r} has no name; name a folder, or a file .parquet")
+    return f"{parent}/_{name.removesuffix('.parquet')}.inference"
 
 
 def _resolve(name: str, location: str | ObjectStoragePath) -> tuple[AbstractFileSystem, str]:

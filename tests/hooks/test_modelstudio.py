@@ -384,7 +384,7 @@ def test_secrets_are_masked_by_airflow_in_every_shape(serve, hook_to):
     """Once the connection was read, Airflow's own masker hides its secrets however they are spelled."""
     hook = hook_to(
         "https://es.example.com",
-        password='my-id:my-s"ecret/key+1',
+        password='my-id:my-k"ey/key+1',
         extra={"model_studio_api_key": "sk-mask-0123456789"},
     )
     secrets = hook.fields.secrets

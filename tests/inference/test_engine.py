@@ -15,6 +15,7 @@ from airflow_provider_modelstudio.inference.errors import (
     InterruptedRunError,
     OutageError,
     RowsRefusedError,
+    SupersededError,
 )
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
 from tests.inference.fakes import Hashes, Scripted, http, vector
@@ -397,3 +398,37 @@ def test_the_journal_is_empty_after_the_commit(place):
     place.write(TEXTS)
     place.run()
     assert list(place.state.glob("*/journal/*.seg")) == []
+
+
+def test_replaced_versions_are_removed_from_the_state(place):
+    """After a new version is shown, the one before takes no space; a run that did not finish keeps what was paid."""
+    place.write(TEXTS)
+    place.run()
+    place.write([*TEXTS, "one more"])
+    place.run()
+    assert len(list(place.state.glob("*/runs/*/manifest.json"))) == 1
+    place.write([*TEXTS, *(f"later {i}" for i in range(300))])
+    with pytest.raises(EndpointError):
+        place.run(Scripted(lambda number, texts: http(401, kind="security_exception") if number > 15 else None))
+    place.write([*TEXTS, "one more", "and another"])
+    place.run()
+    place.write([*TEXTS, *(f"later {i}" for i in range(300))])
+    service = Scripted()
+    place.run(service)
+    assert sum(service.billed.values()) < 300
+
+
+def test_a_superseded_try_does_not_commit(place):
+    """When Airflow says that this try does not count any more, nothing is published; the next one asks nothing."""
+    place.write(TEXTS)
+
+    def fence():
+        raise SupersededError("given up")
+
+    with pytest.raises(SupersededError):
+        place.run(fence=fence)
+    assert not place.destination.exists()
+    service = Scripted()
+    place.run(service)
+    assert service.requests == 0
+    place.check(TEXTS)

@@ -214,3 +214,35 @@ def test_an_unknown_model_is_named_with_the_nearest(sandbox, run):
     """A typo in the model's name is found before anything is asked."""
     with pytest.raises(AirflowFailException, match="text-embedding-v4"):
         run(EmbedOperator, pa.table({"text": ["a"]}), inference_id="bailian_embeddings", model="text-embeding-v4")
+
+
+def test_only_failed_rows_are_asked_again(sandbox, run):
+    """errors_only asks for the rows that have a reason, and for nothing else."""
+    from airflow_provider_modelstudio.sandbox.faults import Match, Refuse, Rule  # noqa: PLC0415  # this test alone
+
+    table = pa.table({"text": [f"line {i}" for i in range(30)]})
+    sandbox.play([Rule(act=Refuse(error="data_inspection"), match=Match(contains="line 17"))])
+    summary, rows = run(EmbedOperator, table, inference_id="bailian_embeddings")
+    assert summary["failed"] == 1
+    assert "data_inspection_failed" in rows[17]["embedding_error"]
+    sandbox.play([])
+    before = len(sandbox.bill)
+    summary, rows = run(EmbedOperator, None, inference_id="bailian_embeddings", errors_only=True, run_id="again")
+    assert [paid.count for paid in sandbox.bill[before:]] == [1]
+    assert (summary["embedded"], summary["reused"], summary["failed"]) == (1, 29, 0)
+    assert rows[17]["embedding"] is not None
+
+
+def test_answers_of_another_destination_are_carried_over(sandbox, run, tmp_path):
+    """reuse_from names a dataset of the same endpoint whose rows need not be asked again."""
+    run(EmbedOperator, pa.table({"text": POEM}), inference_id="bailian_embeddings")
+    before = len(sandbox.bill)
+    summary, _ = run(
+        EmbedOperator,
+        None,
+        inference_id="bailian_embeddings",
+        destination=str(tmp_path / "other"),
+        reuse_from=str(tmp_path / "out"),
+    )
+    assert len(sandbox.bill) == before
+    assert (summary["embedded"], summary["reused"]) == (0, 4)

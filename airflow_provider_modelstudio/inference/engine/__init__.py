@@ -72,6 +72,7 @@ async def run(
         work = _Run(plan, source, task, vault, options, report, Path(folder), began)
         manifest = await work.complete(inference_id, transport, stop)
     await vault.publish(manifest)
+    await vault.forget_other_runs()
     return _summary(manifest, vault, work.sender, began, options)
 
 
@@ -108,7 +109,7 @@ class _Look(NamedTuple):
 
 async def _look(plan: Plan, source: Source, task: InferenceTask, vault: Vault, options: Options, folder: Path) -> _Look:
     """Read what is on record, and find for each row that is left where its answer comes from."""
-    known = Known(vault, folder / "known")
+    known = Known(vault, folder / "known", also=() if options.reuse_from is None else (options.reuse_from,))
     share = task.equal_rows_share
     seals = await known.read(share=share, reuse=options.reuse)
     left = [part for part in plan.parts if part.index not in seals]
@@ -207,6 +208,7 @@ class _Run:
         self._report(self._progress(sender))
         await asyncio.to_thread(self._source.check_unchanged)
         lease.check()
+        options.fence()
         segments = await vault.segments()
         manifest = await vault.commit(
             [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed

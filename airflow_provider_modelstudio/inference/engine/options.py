@@ -12,6 +12,7 @@ from typing import Literal
 from airflow_provider_modelstudio.inference.budget import Budget
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.lease import TTL
+from airflow_provider_modelstudio.inference.vault import Vault  # noqa: TC001  # dataclasses read their annotations
 
 __all__ = ["Options", "Progress", "StopSignal", "boot_clock"]
 
@@ -19,6 +20,10 @@ __all__ = ["Options", "Progress", "StopSignal", "boot_clock"]
 def boot_clock() -> float:
     """Seconds that go on while the machine is suspended, so that a frozen attempt knows that its lease ran out."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _no_fence() -> None:
+    """Nobody else decides about this try."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,10 @@ class Options:
     budget: Budget = field(default_factory=Budget)
     reuse: bool = True
     """Answers of earlier runs count."""
+    reuse_from: Vault | None = None
+    """Another destination whose answers count, too."""
+    fence: Callable[[], None] = _no_fence
+    """Called once before the commit; raises :class:`~..errors.SupersededError` when Airflow has given up on this try."""
     owner: str = ""
     """Who runs this, for example Dag, run and task; a retry of the same owner gets the same summary."""
     dimensions: int | None = None
