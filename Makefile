@@ -27,8 +27,8 @@ demo: $(VENV)/demo.stamp  ## embed real texts in a real Airflow, on this machine
 
 test: $(VENV)/dev.stamp $(VENV)/client8.stamp  ## run all tests: about 5 minutes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not scheduler'
+	PYTHONPATH=$(VENV)/client8 $(BIN)/python -m pytest -n 2 tests/transport tests/hooks tests/sandbox/test_official_client.py
 	$(BIN)/python -m pytest -m scheduler
-	$(VENV)/client8/bin/python -m pytest -n 2 tests/transport tests/hooks tests/sandbox/test_official_client.py
 
 check: $(VENV)/dev.stamp  ## lint, format, types, import rules, spelling
 	$(BIN)/ruff check
@@ -60,20 +60,12 @@ $(VENV)/demo.stamp: $(VENV)/uv.stamp pyproject.toml
 	$(call install,--editable '.[local]')
 	@touch $@
 
-# Users may have either major version of the Elasticsearch client, and one environment holds only one of them.
-$(VENV)/client8.stamp: $(VENV)/dev.stamp
-	@echo 'Installing the older Elasticsearch client beside it …'
-	@$(BIN)/python -m uv venv --quiet --clear --seed --python $(BIN)/python $(VENV)/client8 || $(BIN)/python -m venv --clear $(VENV)/client8
-	@$(VENV)/client8/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip uv
-	$(subst $(BIN),$(VENV)/client8/bin,$(call install,--editable . --group dev 'elasticsearch[async]>=8.17,<9'))
-	@touch $@
-
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	@echo 'Installing the tools for tests and checks …'
-	$(call install,--group dev)
+	$(call install,--editable '.[local]' --group dev)
 	@touch $@
 
-# Elasticsearch's client of version 8, beside that of version 9: some tests run with both.
+# Users may have either major version of the Elasticsearch client, and an environment holds only one of them.
 $(VENV)/client8.stamp: $(VENV)/dev.stamp
 	@rm -rf $(VENV)/client8
 	$(call install,--target $(VENV)/client8 'elasticsearch[async]>=8.17$(comma)<9')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def get_provider_info() -> dict[str, object]:
-    """Connection type with its form, hooks, operators."""
+    """Connection type with its form, and everything else that Airflow is to find."""
     return {
         "package-name": "airflow-provider-modelstudio",
         "name": "Alibaba Cloud Model Studio",
@@ -25,9 +25,35 @@ def get_provider_info() -> dict[str, object]:
         "operators": [
             {
                 "integration-name": "Alibaba Cloud Model Studio",
-                "python-modules": ["airflow_provider_modelstudio.operators.inference"],
+                "python-modules": [
+                    "airflow_provider_modelstudio.operators.inference",
+                    "airflow_provider_modelstudio.operators.model",
+                ],
             },
         ],
+        "sensors": [
+            {
+                "integration-name": "Alibaba Cloud Model Studio",
+                "python-modules": ["airflow_provider_modelstudio.sensors.model"],
+            },
+        ],
+        "triggers": [
+            {
+                "integration-name": "Alibaba Cloud Model Studio",
+                "python-modules": ["airflow_provider_modelstudio.triggers.model"],
+            },
+        ],
+        "task-decorators": [
+            {
+                "name": "modelstudio_embed",
+                "class-name": "airflow_provider_modelstudio.decorators.inference.embed_task",
+            },
+            {
+                "name": "modelstudio_completion",
+                "class-name": "airflow_provider_modelstudio.decorators.inference.completion_task",
+            },
+        ],
+        "cli": ["airflow_provider_modelstudio.cli.get_cli_commands"],
         "connection-types": [
             {
                 "connection-type": "modelstudio",

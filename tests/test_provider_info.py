@@ -16,6 +16,7 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-"))
 
 import jsonschema
 import pytest
+from airflow.sdk import task
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 from airflow_provider_modelstudio import get_provider_info as module
@@ -26,7 +27,17 @@ INFO = get_provider_info()
 (CONNECTION,) = INFO["connection-types"]
 NAME = "airflow-provider-modelstudio"
 
-KEYS = {"package-name", "name", "description", "integrations", "hooks", "operators", "connection-types"}
+MODULE_KINDS = ("hooks", "operators", "sensors", "triggers")
+KEYS = {
+    "package-name",
+    "name",
+    "description",
+    "integrations",
+    *MODULE_KINDS,
+    "connection-types",
+    "task-decorators",
+    "cli",
+}
 CONNECTION_KEYS = {"connection-type", "hook-class-name", "hook-name", "ui-field-behaviour", "conn-fields"}
 SCHEMA_KEYS = {"type", "format", "default", "enum", "examples", "minimum", "maximum"}
 
@@ -78,7 +89,7 @@ def test_imports_nothing():
 
 
 @pytest.mark.parametrize(
-    "name", [name for kind in ("hooks", "operators") for entry in INFO[kind] for name in entry["python-modules"]]
+    "name", [name for kind in MODULE_KINDS for entry in INFO[kind] for name in entry["python-modules"]]
 )
 def test_modules_exist(name):
     """Every module that is listed can be imported."""
@@ -88,7 +99,24 @@ def test_modules_exist(name):
 def test_integrations_are_declared():
     """Every module belongs to an integration that is described."""
     described = {entry["integration-name"] for entry in INFO["integrations"]}
-    assert {entry["integration-name"] for kind in ("hooks", "operators") for entry in INFO[kind]} <= described
+    assert {entry["integration-name"] for kind in MODULE_KINDS for entry in INFO[kind]} <= described
+
+
+def test_decorators_are_found_by_airflow():
+    """Both names are there on ``task``, and lead to our functions."""
+    assert {said["name"] for said in INFO["task-decorators"]} == {"modelstudio_embed", "modelstudio_completion"}
+    for said in INFO["task-decorators"]:
+        assert set(said) == {"name", "class-name"}
+        path, _, name = said["class-name"].rpartition(".")
+        assert getattr(task, said["name"]) is getattr(importlib.import_module(path), name)
+
+
+def test_commands_are_found_by_airflow():
+    """The function that is named gives a group with a command and a help text."""
+    (path,) = INFO["cli"]
+    module, _, name = path.rpartition(".")
+    (group,) = getattr(importlib.import_module(module), name)()
+    assert (group.name, [command.name for command in group.subcommands]) == ("modelstudio", ["models"])
 
 
 def test_hook_is_what_it_says():

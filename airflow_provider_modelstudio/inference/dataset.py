@@ -5,6 +5,7 @@ Reading streams: memory depends on the window, not on the file, the row group or
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import InputChangedError, InputError
+from .errors import InputChangedError, InputError, StorageError
 from .plan import InputFile
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ WINDOW_ROWS = 1024
 """Rows of a window, and of an output row group: 4 MiB of vectors at 1,024 float32."""
 WINDOW_BYTES = 32 * 1024 * 1024
 """A window of wide rows is cut earlier."""
-READ_ROWS = 256
+READ_ROWS = range(32, 256)
 """Rows decoded at a time: a small damaged or hostile file must not become gigabytes in one step."""
+READ_BYTES = 32 * 1024 * 1024
+"""What they may decode to, if each cell is as large as its column chunk: so it is where a dictionary has one entry."""
 READ_BUFFER = 1024 * 1024
 """Bytes read at a time from each column of a file."""
+_UNREADABLE = (pa.ArrowException, OSError, ValueError)
+"""What the Parquet library raises over damaged files; names that are not UTF-8 are a ``ValueError``."""
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _GLOB = "*?["
 
@@ -94,10 +99,11 @@ class Source:
             for index, start in zip(groups, starts, strict=True):
                 at = start
                 try:
-                    for batch in parquet.iter_batches(batch_size=READ_ROWS, row_groups=[index], columns=present):
+                    rows = _read_rows(parquet.metadata.row_group(index))
+                    for batch in parquet.iter_batches(batch_size=rows, row_groups=[index], columns=present):
                         yield at, batch
                         at += batch.num_rows
-                except (pa.ArrowException, OSError) as error:
+                except _UNREADABLE as error:
                     raise InputError(
                         f"{file.path}, row group {index}: cannot be read ({_first_line(error)}); "
                         "the file is damaged or not Parquet"
@@ -142,6 +148,13 @@ class _WindowCutter:
             self._held, self._rows, self._bytes = [], 0, 0
 
 
+def _read_rows(group: pq.RowGroupMetaData) -> int:
+    """How many rows of a row group to decode at a time."""
+    cells = [group.column(i) for i in range(group.num_columns)]
+    largest = max((cell.total_uncompressed_size for cell in cells if cell.physical_type == "BYTE_ARRAY"), default=0)
+    return max(READ_ROWS.start, min(READ_ROWS.stop, READ_BYTES // max(largest, 1)))
+
+
 def _concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
@@ -164,7 +177,7 @@ def open_source(filesystem: AbstractFileSystem, location: str, *, exclude: Seque
 
 
 def _list(filesystem: AbstractFileSystem, location: str) -> tuple[list[str], str]:
-    if any(sign in posixpath.basename(location) or sign in posixpath.dirname(location) for sign in _GLOB):
+    if any(sign in location for sign in _GLOB) and not filesystem.exists(location):
         root = location[: min(location.index(sign) for sign in _GLOB if sign in location)].rpartition("/")[0]
         return sorted(path for path in filesystem.glob(location) if filesystem.isfile(path)), root
     if filesystem.isfile(location):
@@ -175,7 +188,7 @@ def _list(filesystem: AbstractFileSystem, location: str) -> tuple[list[str], str
     found = []
     for path in filesystem.find(root):
         below = path[len(root) :].lstrip("/")
-        hidden = any(step.startswith((".", "_")) for step in below.split("/"))
+        hidden = any(step[:1] == "." or (step[:1] == "_" and "=" not in step) for step in below.split("/"))
         if not hidden and path.endswith((".parquet", ".parq", ".pq")):
             found.append(path)
     return sorted(found), root
@@ -188,10 +201,13 @@ def _footer(filesystem: AbstractFileSystem, path: str, root: str) -> tuple[Input
             parquet = pq.ParquetFile(handle)
             metadata, schema = parquet.metadata, parquet.schema_arrow
             groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+    doubled = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if doubled is not None:
+        raise InputError(f"{path} has more than one column {doubled!r}; rename all but one")
     partition = _partition(path.removeprefix(root))
-    for name, _ in partition:
+    for name in dict(partition):
         if name not in schema.names:
             schema = schema.append(pa.field(name, pa.string()))
     return InputFile(path=path, size=size, stamp=stamp, row_groups=groups, partition=partition), schema
@@ -203,8 +219,16 @@ def _partition(below: str) -> tuple[tuple[str, str | None], ...]:
     for step in below.split("/")[:-1]:
         name, equals, value = step.partition("=")
         if equals and name:
-            keys.append((unquote(name), None if value == _NULL_PARTITION else unquote(value)))
+            keys.append((_decoded(name), None if value == _NULL_PARTITION else _decoded(value)))
     return tuple(keys)
+
+
+def _decoded(text: str) -> str:
+    """Without percent signs, where they stand for UTF-8."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
 
 
 def _unify(footers: Sequence[tuple[InputFile, pa.Schema]]) -> pa.Schema:
@@ -212,18 +236,39 @@ def _unify(footers: Sequence[tuple[InputFile, pa.Schema]]) -> pa.Schema:
     for file, schema in footers[1:]:
         if schema.equals(unified):
             continue
+        here = {field.name: field for field in schema}
+        differing = [field for field in unified if field.name in here and field.type != here[field.name].type]
         try:
-            unified = pa.unify_schemas([unified, schema], promote_options="permissive")
+            wider = pa.unify_schemas([unified, schema], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            names = [
-                f"{field.name}: {unified.field(field.name).type} elsewhere, {field.type} here"
-                for field in schema
-                if field.name in unified.names and unified.field(field.name).type != field.type
-            ]
-            raise InputError(
-                f"{file.path}: columns do not fit the other files ({'; '.join(names) or _first_line(error)})"
-            ) from error
+            raise _misfit(file, differing, here, _first_line(error)) from error
+        for field in differing:
+            kind = wider.field(field.name).type
+            if not (_widens(field.type, kind) and _widens(here[field.name].type, kind)):
+                raise _misfit(file, [field], here, "")
+        # A column that a file lacks is null there, whatever the other files promise.
+        everywhere = set(unified.names) & set(here)
+        unified = pa.schema(
+            [field if field.name in everywhere else field.with_nullable(True) for field in wider],  # noqa: FBT003  # Arrow's
+            metadata=wider.metadata,
+        )
     return unified
+
+
+def _misfit(file: InputFile, columns: Sequence[pa.Field], here: Mapping[str, pa.Field], why: str) -> InputError:
+    told = "; ".join(f"{one.name}: {one.type} elsewhere, {here[one.name].type} here" for one in columns)
+    return InputError(f"{file.path}: columns do not fit the other files ({told or why})")
+
+
+def _widens(kind: pa.DataType, wider: pa.DataType) -> bool:
+    """Whether each whole number of ``kind`` has its place in ``wider``; of other types only casting tells."""
+    if not pa.types.is_integer(kind):
+        return True
+    if pa.types.is_floating(wider):
+        return bool(kind.bit_width <= {16: 11, 32: 24, 64: 53}[wider.bit_width])
+    return not (pa.types.is_unsigned_integer(kind) and pa.types.is_signed_integer(wider)) or bool(
+        kind.bit_width < wider.bit_width
+    )
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema, file: InputFile) -> pa.RecordBatch:
@@ -234,13 +279,23 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema, file: InputFile) -> pa.Re
     columns = []
     for field in schema:
         if field.name in batch.schema.names:
-            column = batch.column(field.name)
-            columns.append(column if column.type == field.type else column.cast(field.type))
+            columns.append(_cast(batch.column(field.name), field, file))
         elif field.name in partition:
             columns.append(pa.repeat(pa.scalar(partition[field.name], field.type), batch.num_rows))
         else:
             columns.append(pa.nulls(batch.num_rows, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.Array, field: pa.Field, file: InputFile) -> pa.Array:
+    if column.type == field.type:
+        return column
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass
+    # Outside the handler: Arrow's message quotes the value.
+    raise InputError(f"{file.path}: column {field.name!r} is {column.type} here and has values beyond {field.type}")
 
 
 def _opened(filesystem: AbstractFileSystem, file: InputFile) -> pq.ParquetFile:
@@ -253,7 +308,7 @@ def _opened(filesystem: AbstractFileSystem, file: InputFile) -> pq.ParquetFile:
         )
     except FileNotFoundError as error:
         raise InputChangedError(f"{file.path} was removed while the task was reading it") from error
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{file.path}: not a readable Parquet file ({_first_line(error)})") from error
 
 
@@ -370,11 +425,23 @@ def _leaves(schema: pa.Schema) -> list[tuple[str, str, pa.DataType]]:
     return leaves
 
 
+@contextlib.contextmanager
+def _damage_told() -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise StorageError(
+            f"a file of the dataset, kept in the state folder, is damaged ({_first_line(error)}); "
+            "run with if_exists='overwrite' to ask everything anew"
+        ) from error
+
+
 class PartReader:
     """Rows of a finished part by position, a row group at a time."""
 
     def __init__(self, file: pa.NativeFile, columns: Sequence[str]) -> None:
-        self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+        with _damage_told():
+            self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
         self._columns = list(columns)
         self._ends: list[int] = []
         for i in range(self._parquet.metadata.num_row_groups):
@@ -386,11 +453,7 @@ class PartReader:
         return self._ends
 
     def group(self, index: int) -> pa.RecordBatch:
-        """One row group."""
-        table = self._parquet.read_row_group(index, columns=self._columns, use_threads=False)
+        """One row group. Raises :class:`~.errors.StorageError` when it is damaged."""
+        with _damage_told():
+            table = self._parquet.read_row_group(index, columns=self._columns, use_threads=False)
         return _concat(table.select(self._columns).combine_chunks().to_batches())
-
-
-def describe_schema(schema: pa.Schema) -> Mapping[str, str]:
-    """Column → type, for messages and records."""
-    return {field.name: str(field.type) for field in schema}

@@ -181,6 +181,8 @@ class CreateModelOperator(BaseOperator):
         what = f"{wanted.task_type} endpoint {wanted.inference_id}: {result.action}"
         log = self.log.info if result.action in _WORKING else self.log.warning
         log("%s%s", what, f" ({result.reason})" if result.reason else "")
+        if self.dimensions is not None and result.vector_length not in {None, wanted.dimensions}:
+            self.log.warning("its vectors have %s values, not %s as asked for", result.vector_length, self.dimensions)
         for line in result.drift:
             self.log.warning("%s differed in %s", wanted.inference_id, line)
 

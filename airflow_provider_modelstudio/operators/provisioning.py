@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow_provider_modelstudio.catalog.drift import drift
 from airflow_provider_modelstudio.catalog.hosts import region_of
@@ -39,7 +39,14 @@ _UNSUPPORTED = re.compile(
     re.IGNORECASE,
 )
 _KEY_REFUSED = re.compile(r"InvalidApiKey|(?:invalid|incorrect) api.?key", re.IGNORECASE)
-_TRIAL = "-trial"
+_TRIAL = "-modelstudio-trial"
+_NO_SERVICE = "the server knows none of the services that endpoints for these models are made with"
+
+
+class _Made(NamedTuple):
+    service: str
+    template: str
+    vector_length: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +63,8 @@ class Result:
     reason: str = ""
     transient: bool = False
     """Whether trying again may help."""
+    vector_length: int | None = None
+    """Of a new endpoint, where the server tells."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, for XCom."""
@@ -114,6 +123,9 @@ class Provisioning:
     def provide(self, wanted: Wanted) -> Result:
         """Bring one endpoint to where it should be."""
         try:
+            trial = wanted.inference_id + _TRIAL
+            if self._on_existing == "replace" and trial in self._existing:
+                self._hook.delete_endpoint(trial)  # left by a try that was killed
             found = self._existing.get(wanted.inference_id)
             return self._create(wanted, "created") if found is None else self._settle(wanted, found)
         except RequestError as error:
@@ -134,24 +146,40 @@ class Provisioning:
                 yield template.status, template.make_body(wanted.model, wanted.dimensions)
 
     def _create(self, wanted: Wanted, action: Action, shown: tuple[str, ...] = ()) -> Result:
+        try:
+            made = self._make(wanted, wanted.inference_id)
+        except RequestError as error:
+            found = self._found_meanwhile(wanted, error)
+            if found is None:
+                raise
+            return self._settle(wanted, found)
+        if made is None:
+            services = " or ".join(self._services)
+            reason = f"no template of {services} for {wanted.task_type}" if services else _NO_SERVICE
+            return Result(wanted=wanted, action="unsupported", reason=reason)
+        return Result(
+            wanted=wanted,
+            action=action,
+            service=made.service,
+            template=made.template,
+            drift=shown,
+            vector_length=made.vector_length,
+        )
+
+    def _make(self, wanted: Wanted, inference_id: str) -> _Made | None:
+        """Create an endpoint by the first service that the server knows; ``None`` when it knows none."""
         for template, body in self._bodies(wanted):
             try:
-                self._put(wanted.task_type, wanted.inference_id, body)
+                told = self._hook.create_endpoint(wanted.task_type, inference_id, self._filled(body))
             except RequestError as error:
-                if self._own_body is None and _UNKNOWN_SERVICE.search(error.reason):
-                    self._services.remove(body["service"])
-                    continue
-                found = self._found_meanwhile(wanted, error)
-                if found is None:
+                if self._own_body is not None or not _UNKNOWN_SERVICE.search(error.reason):
                     raise
-                return self._settle(wanted, found)
-            return Result(wanted=wanted, action=action, service=body.get("service"), template=template, drift=shown)
-        services = " or ".join(self._services)
-        reason = f"no template of {services} for {wanted.task_type}" if services else "the server has no such service"
-        return Result(wanted=wanted, action="unsupported", reason=reason)
-
-    def _put(self, task_type: str, inference_id: str, body: Mapping[str, Any]) -> None:
-        self._hook.create_endpoint(task_type, inference_id, self._filled(body))
+                self._services.remove(body["service"])
+            else:
+                settings = told.get("service_settings")
+                length = settings.get("dimensions") if isinstance(settings, dict) else None
+                return _Made(str(body.get("service")), template, length if isinstance(length, int) else None)
+        return None
 
     def _filled(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return fill(body, self._hook.account.api_key, self._api_host)
@@ -180,7 +208,7 @@ class Provisioning:
             case "update":
                 return self._update(wanted, template, body, shown)
             case "replace":
-                return self._replace(wanted, body, shown)
+                return self._replace(wanted, shown)
             case _:
                 return Result(wanted=wanted, action="kept", service=service, template=template, drift=shown)
 
@@ -193,16 +221,15 @@ class Provisioning:
         self._hook.update_endpoint(wanted.task_type, wanted.inference_id, told)
         return Result(wanted=wanted, action="updated", service=body.get("service"), template=template, drift=shown)
 
-    def _replace(self, wanted: Wanted, body: Mapping[str, Any], shown: tuple[str, ...]) -> Result:
+    def _replace(self, wanted: Wanted, shown: tuple[str, ...]) -> Result:
         """Delete and create, after a trial under another name: what does not work must not cost what did."""
         inference_id = wanted.inference_id
         if users := users_of(self._hook.delete_endpoint(inference_id, dry_run=True)):
-            reason = f"{users} use the endpoint: it cannot be replaced before they use another one"
+            reason = f"in use by {users}: it cannot be replaced before they use another one"
             return Result(wanted=wanted, action="failed", drift=shown, reason=reason)
         trial = inference_id + _TRIAL
-        if trial in self._existing:
-            self._hook.delete_endpoint(trial)
-        self._put(wanted.task_type, trial, body)
+        if self._make(wanted, trial) is None:
+            return Result(wanted=wanted, action="unsupported", drift=shown, reason=_NO_SERVICE)
         self._hook.delete_endpoint(trial)
         self._hook.delete_endpoint(inference_id)
         return self._create(wanted, "replaced", shown)

@@ -6,6 +6,7 @@ from JSON with ``pysimdjson`` installed, and 500 µs without.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -53,6 +54,7 @@ def _find_simdjson() -> Any:
 
 
 _simdjson = _find_simdjson()
+_threads = threading.local()
 
 
 class Vectors(NamedTuple):
@@ -145,18 +147,24 @@ def cbor_matrix(body: bytes, name: str, rows: int) -> Matrix | None:
     values = table["values"]
     if (table["head"] != head).any() or (table["tail"] != _BREAK).any() or (values["marker"] != _FLOAT32).any():
         return None
-    return values["value"].astype(np.float32)
+    matrix = _new_matrix(rows, dimensions)
+    matrix[:] = values["value"]
+    return matrix
 
 
 def simdjson_matrix(body: bytes, name: str) -> Matrix | None:
     """The matrix of a JSON answer that is nothing but good rows under ``name``; ``None`` for any other answer.
 
-    A parser of its own for each call: it owns what is read from it, and threads must not share it.
+    A parser of its own for each thread: it owns what is read from it, until it reads the next.
     """
     if body.startswith(_BYTE_ORDER_MARK):
         return None
+    whole = rows = row = values = None
     try:
-        whole = _simdjson.Parser().parse(body)
+        parser = getattr(_threads, "parser", None)
+        if parser is None:
+            parser = _threads.parser = _simdjson.Parser()
+        whole = parser.parse(body)
         rows = whole[name]
         # The buffers below flatten lists in lists; then there are more brackets than rows.
         if len(whole) != 1 or np.count_nonzero(np.frombuffer(body, np.uint8) == ord("[")) != len(rows) + 1:
@@ -166,13 +174,21 @@ def simdjson_matrix(body: bytes, name: str) -> Matrix | None:
             for at, row in enumerate(rows):
                 values = np.frombuffer(row["embedding"].as_buffer(of_type="d"))
                 if matrix is None:
-                    matrix = np.empty((len(rows), len(values)), np.float32)
+                    matrix = _new_matrix(len(rows), len(values))
                 if len(row) != 1 or len(values) != matrix.shape[1]:
                     return None
                 matrix[at] = values
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return None
+    finally:
+        del whole, rows, row, values  # a parser refuses to read on while something holds what it read before
     return matrix if matrix is not None and matrix.shape[1] else None
+
+
+def _new_matrix(rows: int, dimensions: int) -> Matrix:
+    """Room for vectors in Arrow's memory pool, which gives back what was used; the C library's keeps holes of it."""
+    room = pa.allocate_buffer(4 * rows * dimensions)
+    return np.frombuffer(room, np.float32).reshape(rows, dimensions)
 
 
 def msgspec_matrix(body: bytes, name: str) -> Matrix | None:

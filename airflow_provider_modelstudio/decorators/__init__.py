@@ -1,0 +1,1 @@
+"""TaskFlow functions that return what to ask."""
