@@ -11,16 +11,16 @@ import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import InputChangedError, InputError, StorageError
 from .plan import InputFile
+from .schemas import conform, first_line, read_partition, unify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from fsspec import AbstractFileSystem
@@ -39,7 +39,6 @@ READ_BUFFER = 1024 * 1024
 """Bytes read at a time from each column of a file."""
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)
 """What the Parquet library raises over damaged files; names that are not UTF-8 are a ``ValueError``."""
-_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _GLOB = "*?["
 
 
@@ -67,7 +66,7 @@ class Source:
             last = first + file.rows
             if any(start < last and end > first for start, end in ranges):
                 for at, batch in self._read(file, first, ranges, names):
-                    yield from cutter.cut(at, _conform(batch, schema, file))
+                    yield from cutter.cut(at, conform(batch, schema, file))
             first = last
         yield from cutter.rest()
 
@@ -105,7 +104,7 @@ class Source:
                         at += batch.num_rows
                 except _UNREADABLE as error:
                     raise InputError(
-                        f"{file.path}, row group {index}: cannot be read ({_first_line(error)}); "
+                        f"{file.path}, row group {index}: cannot be read ({first_line(error)}); "
                         "the file is damaged or not Parquet"
                     ) from error
 
@@ -173,7 +172,7 @@ def open_source(filesystem: AbstractFileSystem, location: str, *, exclude: Seque
     with ThreadPoolExecutor(16, thread_name_prefix="footers") as pool:
         footers = list(pool.map(lambda path: _footer(filesystem, path, root), paths))
     files = tuple(file for file, _ in footers)
-    return Source(filesystem, files, _unify(footers))
+    return Source(filesystem, files, unify(footers))
 
 
 def _list(filesystem: AbstractFileSystem, location: str) -> tuple[list[str], str]:
@@ -202,100 +201,15 @@ def _footer(filesystem: AbstractFileSystem, path: str, root: str) -> tuple[Input
             metadata, schema = parquet.metadata, parquet.schema_arrow
             groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     except _UNREADABLE as error:
-        raise InputError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+        raise InputError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
     doubled = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if doubled is not None:
         raise InputError(f"{path} has more than one column {doubled!r}; rename all but one")
-    partition = _partition(path.removeprefix(root))
+    partition = read_partition(path.removeprefix(root))
     for name in dict(partition):
         if name not in schema.names:
             schema = schema.append(pa.field(name, pa.string()))
     return InputFile(path=path, size=size, stamp=stamp, row_groups=groups, partition=partition), schema
-
-
-def _partition(below: str) -> tuple[tuple[str, str | None], ...]:
-    """Hive partition keys in a path; values stay text, decoded once."""
-    keys = []
-    for step in below.split("/")[:-1]:
-        name, equals, value = step.partition("=")
-        if equals and name:
-            keys.append((_decoded(name), None if value == _NULL_PARTITION else _decoded(value)))
-    return tuple(keys)
-
-
-def _decoded(text: str) -> str:
-    """Without percent signs, where they stand for UTF-8."""
-    try:
-        return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        return text
-
-
-def _unify(footers: Sequence[tuple[InputFile, pa.Schema]]) -> pa.Schema:
-    unified = footers[0][1]
-    for file, schema in footers[1:]:
-        if schema.equals(unified):
-            continue
-        here = {field.name: field for field in schema}
-        differing = [field for field in unified if field.name in here and field.type != here[field.name].type]
-        try:
-            wider = pa.unify_schemas([unified, schema], promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise _misfit(file, differing, here, _first_line(error)) from error
-        for field in differing:
-            kind = wider.field(field.name).type
-            if not (_widens(field.type, kind) and _widens(here[field.name].type, kind)):
-                raise _misfit(file, [field], here, "")
-        # A column that a file lacks is null there, whatever the other files promise.
-        everywhere = set(unified.names) & set(here)
-        unified = pa.schema(
-            [field if field.name in everywhere else field.with_nullable(True) for field in wider],  # noqa: FBT003  # Arrow's
-            metadata=wider.metadata,
-        )
-    return unified
-
-
-def _misfit(file: InputFile, columns: Sequence[pa.Field], here: Mapping[str, pa.Field], why: str) -> InputError:
-    told = "; ".join(f"{one.name}: {one.type} elsewhere, {here[one.name].type} here" for one in columns)
-    return InputError(f"{file.path}: columns do not fit the other files ({told or why})")
-
-
-def _widens(kind: pa.DataType, wider: pa.DataType) -> bool:
-    """Whether each whole number of ``kind`` has its place in ``wider``; of other types only casting tells."""
-    if not pa.types.is_integer(kind):
-        return True
-    if pa.types.is_floating(wider):
-        return bool(kind.bit_width <= {16: 11, 32: 24, 64: 53}[wider.bit_width])
-    return not (pa.types.is_unsigned_integer(kind) and pa.types.is_signed_integer(wider)) or bool(
-        kind.bit_width < wider.bit_width
-    )
-
-
-def _conform(batch: pa.RecordBatch, schema: pa.Schema, file: InputFile) -> pa.RecordBatch:
-    """Give a batch of one file the schema of the dataset."""
-    if batch.schema.equals(schema):
-        return batch
-    partition = dict(file.partition)
-    columns = []
-    for field in schema:
-        if field.name in batch.schema.names:
-            columns.append(_cast(batch.column(field.name), field, file))
-        elif field.name in partition:
-            columns.append(pa.repeat(pa.scalar(partition[field.name], field.type), batch.num_rows))
-        else:
-            columns.append(pa.nulls(batch.num_rows, field.type))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _cast(column: pa.Array, field: pa.Field, file: InputFile) -> pa.Array:
-    if column.type == field.type:
-        return column
-    try:
-        return column.cast(field.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
-    # Outside the handler: Arrow's message quotes the value.
-    raise InputError(f"{file.path}: column {field.name!r} is {column.type} here and has values beyond {field.type}")
 
 
 def _opened(filesystem: AbstractFileSystem, file: InputFile) -> pq.ParquetFile:
@@ -309,7 +223,7 @@ def _opened(filesystem: AbstractFileSystem, file: InputFile) -> pq.ParquetFile:
     except FileNotFoundError as error:
         raise InputChangedError(f"{file.path} was removed while the task was reading it") from error
     except _UNREADABLE as error:
-        raise InputError(f"{file.path}: not a readable Parquet file ({_first_line(error)})") from error
+        raise InputError(f"{file.path}: not a readable Parquet file ({first_line(error)})") from error
 
 
 def _stamp(filesystem: AbstractFileSystem, path: str) -> tuple[int, str]:
@@ -318,10 +232,6 @@ def _stamp(filesystem: AbstractFileSystem, path: str) -> tuple[int, str]:
         if info.get(name) is not None:
             return int(info["size"]), str(info[name])
     return int(info["size"]), ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class PartWriter:
@@ -431,7 +341,7 @@ def _damage_told() -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         raise StorageError(
-            f"a file of the dataset, kept in the state folder, is damaged ({_first_line(error)}); "
+            f"a file of the dataset, kept in the state folder, is damaged ({first_line(error)}); "
             "run with if_exists='overwrite' to ask everything anew"
         ) from error
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-__all__ = ["ObjectStorage", "UnansweredError", "again"]
+__all__ = ["SCHEMES", "ObjectStorage", "UnansweredError", "again"]
 
 _CREATE: Mapping[str, Mapping[str, Any]] = {
     "s3": {"mode": "create"},
@@ -36,6 +36,8 @@ _CREATE: Mapping[str, Mapping[str, Any]] = {
     "oss": {"headers": {"x-oss-forbid-overwrite": "true"}},
 }
 """How each kind of store is told to create an object only if there is none."""
+SCHEMES = frozenset(_CREATE)
+"""Kinds of stores that can hold a dataset."""
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 TRIES = 8
 """Of a call that was not answered; pauses grow from 0.1 s to 5 s."""

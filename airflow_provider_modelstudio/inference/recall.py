@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -96,10 +96,12 @@ class Known:
                     if run == shown:
                         self.previous = range(first, self.rows)
                 for vault in self._also:
-                    for run in await vault.runs():
-                        for seal in (await vault.seals(run)).values():
-                            file.write(await self._part(vault, seal, same_run=False))
+                    await self._read_also(vault, file)
         return sealed
+
+    async def _read_also(self, vault: Vault, file: IO[bytes]) -> None:
+        for run in await vault.runs():
+            file.writelines(await self._part(vault, seal, same_run=False) for seal in (await vault.seals(run)).values())
 
     async def _part(self, vault: Vault, seal: Seal, *, same_run: bool) -> bytes:
         keys = await vault.storage.read(seal.keys)

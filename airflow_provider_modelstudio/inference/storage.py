@@ -125,11 +125,7 @@ class LocalStorage:
         return await asyncio.to_thread(self._read, key)
 
     async def open(self, key: str) -> pa.NativeFile:
-        path = self._path(key)
-        try:
-            return await asyncio.to_thread(pa.OSFile, str(path))
-        except FileNotFoundError as error:
-            raise ObjectMissingError(f"{path} is missing") from error
+        return await asyncio.to_thread(lambda: pa.PythonFile(os.fdopen(self._descriptor(key), "rb"), "r"))
 
     async def list_keys(self, prefix: str) -> list[str]:
         return await asyncio.to_thread(self._list_keys, prefix)
@@ -159,6 +155,8 @@ class LocalStorage:
     def _make_folder(self, folder: Path) -> None:
         if folder in self._made:
             return
+        if folder.is_relative_to(self._root) and folder.is_symlink():
+            raise StorageError(f"{folder} is a symbolic link, and state is not written through one; remove it")
         if not folder.is_dir():
             if folder.parent != folder:
                 self._make_folder(folder.parent)
@@ -218,11 +216,14 @@ class LocalStorage:
         _sync_folder(path.parent)
 
     def _read(self, key: str) -> bytes:
+        with os.fdopen(self._descriptor(key), "rb") as file:
+            return file.read()
+
+    def _descriptor(self, key: str) -> int:
+        """The object, opened for reading; what was put in its place as a link is not followed."""
         path = self._path(key)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                return file.read()
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{path} is missing") from error
         except OSError as error:
@@ -237,6 +238,8 @@ class LocalStorage:
         return [f"{prefix}/{name}" for name in sorted(names) if not name.startswith(_TEMPORARY)]
 
     def _published(self) -> dict[str, int] | None:
+        if self._destination.is_symlink():  # it cannot be swapped for a folder in one step
+            raise DestinationError(f"the destination {self._destination} is a symbolic link; name what it leads to")
         try:
             if self._single_file:
                 return {self._destination.name: self._destination.stat().st_size}

@@ -334,7 +334,12 @@ class InferenceOperator(BaseOperator):
     def _tell(self, summary: Summary) -> None:
         if summary.up_to_date:
             self.log.info("nothing to ask: all %s rows of %s were answered before", summary.rows, summary.destination)
-            return
+        else:
+            self._tell_work(summary)
+        for reason, rows in summary.errors.items():
+            self.log.warning("%s rows without an answer: %s", rows, reason)
+
+    def _tell_work(self, summary: Summary) -> None:
         self.log.info(
             "%s rows in %s: %s embedded with %s requests (about %s tokens%s), %s reused, %s deduplicated, %s failed, %.1f s",
             summary.rows,
@@ -348,8 +353,6 @@ class InferenceOperator(BaseOperator):
             summary.failed,
             summary.seconds,
         )
-        for reason, rows in summary.errors.items():
-            self.log.warning("%s rows without an answer: %s", rows, reason)
 
 
 def _fence(context: Context, run_key: str) -> None:

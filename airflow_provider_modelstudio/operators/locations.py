@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_modelstudio.inference.dataset import open_source
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
-from airflow_provider_modelstudio.inference.object_storage import ObjectStorage
+from airflow_provider_modelstudio.inference.object_storage import SCHEMES, ObjectStorage
 from airflow_provider_modelstudio.inference.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ def _storage(filesystem: AbstractFileSystem, path: str) -> Storage:
     state, single = _state(path), path.endswith(".parquet")
     if isinstance(filesystem, LocalFileSystem):
         return LocalStorage(Path(state), Path(path), single_file=single)
+    if _scheme(filesystem) not in SCHEMES:
+        raise ConfigurationError(
+            f"destination {path!r}: a store of kind {_scheme(filesystem)!r} cannot be written to; "
+            f"use a local path or one of {', '.join(sorted(SCHEMES))}"
+        )
     return ObjectStorage(filesystem, _scheme(filesystem), state, path, single_file=single)
 
 
@@ -61,10 +66,16 @@ def _resolve(name: str, location: str | ObjectStoragePath) -> tuple[AbstractFile
         raise ConfigurationError(f"{name} is empty")
     if isinstance(location, str) and "://" not in location:
         return LocalFileSystem(), posixpath.normpath(str(Path(location).expanduser().absolute()))
-    path = location if isinstance(location, ObjectStoragePath) else ObjectStoragePath(location)
-    if path.protocol in {"file", "local"}:
-        return LocalFileSystem(), posixpath.normpath(path.path)
-    return path.fs, posixpath.normpath(path.path)
+    try:
+        path = location if isinstance(location, ObjectStoragePath) else ObjectStoragePath(location)
+        if path.protocol in {"file", "local"}:
+            return LocalFileSystem(), posixpath.normpath(path.path)
+        return path.fs, posixpath.normpath(path.path)
+    except ValueError as error:
+        scheme = str(location).partition(":")[0]
+        raise ConfigurationError(
+            f"{name}: Airflow has no file system for {scheme!r}; install the provider for it, or use a local path"
+        ) from error
 
 
 def _scheme(filesystem: AbstractFileSystem) -> str:

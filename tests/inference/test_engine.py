@@ -432,3 +432,21 @@ def test_a_superseded_try_does_not_commit(place):
     place.run(service)
     assert service.requests == 0
     place.check(TEXTS)
+
+
+def test_fail_on_row_error_holds_for_retries_and_for_unusable_answers(place):
+    """A row whose reason is on record, and a row with a value that is no number, fail the task as well."""
+
+    def refuse(number, texts):
+        return http(400, "data_inspection_failed", upstream=400) if "row number 5" in texts else None
+
+    place.write(TEXTS[:40])
+    for _ in range(2):
+        with pytest.raises(RowsRefusedError, match="row 5"):
+            place.run(Scripted(refuse), on_row_error="fail")
+
+    def broken(number, texts):
+        return json.dumps([None if t == "row number 5" else vector(t) for t in texts]).encode()
+
+    with pytest.raises(RowsRefusedError, match="not a number"):
+        place.run(Scripted(broken), Hashes(setting="b"), on_row_error="fail")

@@ -246,3 +246,23 @@ def test_answers_of_another_destination_are_carried_over(sandbox, run, tmp_path)
     )
     assert len(sandbox.bill) == before
     assert (summary["embedded"], summary["reused"]) == (0, 4)
+
+
+def test_an_update_after_an_overwrite_keeps_the_newest_answers(sandbox, run):
+    """What overwrite asked anew stays, and the next update asks nothing."""
+    table = pa.table({"text": POEM})
+    run(EmbedOperator, table, inference_id="bailian_embeddings", run_id="monday")
+    run(EmbedOperator, None, inference_id="bailian_embeddings", run_id="tuesday", if_exists="overwrite")
+    before = len(sandbox.bill)
+    summary, rows = run(EmbedOperator, None, inference_id="bailian_embeddings", run_id="wednesday")
+    assert len(sandbox.bill) == before
+    assert (summary["embedded"], summary["reused"]) == (0, 4)
+    assert all(row["embedding"] for row in rows)
+
+
+@pytest.mark.parametrize("destination", ["nonsense://bucket/x", "memory://bucket/x"])
+def test_a_store_that_cannot_hold_a_dataset_is_refused(sandbox, run, destination):
+    """An unknown kind of store is named before anything is asked."""
+    with pytest.raises(AirflowFailException, match="destination"):
+        run(EmbedOperator, pa.table({"text": POEM}), inference_id="bailian_embeddings", destination=destination)
+    assert sandbox.bill == []

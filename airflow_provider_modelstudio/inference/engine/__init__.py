@@ -181,7 +181,13 @@ class _Run:
         for key in known.damaged:
             log.warning("%s is damaged; its rows are asked again", vault.storage.locate(key))
         shelf = Shelf(found.shared, self._folder)
-        windows = OpenWindows(task, shelf, shares=bool(len(found.shared)), dimensions=options.dimensions)
+        windows = OpenWindows(
+            task,
+            shelf,
+            shares=bool(len(found.shared)),
+            dimensions=options.dimensions,
+            fail_rows=options.on_row_error == "fail",
+        )
         for seal in seals.values():
             windows.counts.add(seal.counts)
         self._windows, self._to_ask, self._rows_before = windows, found.asked, windows.counts.rows
@@ -290,6 +296,6 @@ def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: flo
         destination=vault.storage.destination,
         manifest=vault.storage.locate(vault.manifest_key),
         files=len(manifest.parts),
-        up_to_date=counts.embedded == 0,
+        up_to_date=counts.embedded == 0 and not (sender and sender.requests),
         errors=counts.errors,
     )

@@ -22,7 +22,6 @@ from airflow_provider_modelstudio.inference.errors import (
     BudgetError,
     OutageError,
     RequestError,
-    RowsRefusedError,
 )
 from airflow_provider_modelstudio.inference.governor import Governor
 from airflow_provider_modelstudio.inference.plan import Packer
@@ -298,8 +297,3 @@ class Sender:
             nothing = pa.RecordBatch.from_arrays([pa.nulls(1, field.type) for field in schema], schema=schema)
             await self._vault.append(Record([question.key], nothing, [reason], batch.parts))
         self._windows.refuse(asked, reason)
-        if self._options.on_row_error == "fail":
-            raise RowsRefusedError(
-                f"row {asked.row} of the source was refused: {reason}; "
-                "mend the row, or set on_row_error='null' to keep it with a reason and go on"
-            )

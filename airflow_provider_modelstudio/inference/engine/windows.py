@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from airflow_provider_modelstudio.inference.errors import EndpointError
+from airflow_provider_modelstudio.inference.errors import EndpointError, RowsRefusedError
 from airflow_provider_modelstudio.inference.vault import Counts
+from airflow_provider_modelstudio.inference.window import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_modelstudio.inference.recall import Shelf
     from airflow_provider_modelstudio.inference.tasks import Decoded, InferenceTask
-    from airflow_provider_modelstudio.inference.window import Asked, Batch, Window
+    from airflow_provider_modelstudio.inference.window import Batch, Window
 
 __all__ = ["OpenWindows"]
 
@@ -29,8 +30,12 @@ __all__ = ["OpenWindows"]
 class OpenWindows:
     """Windows from the moment they are read until they are written."""
 
-    def __init__(self, task: InferenceTask, shelf: Shelf, *, shares: bool, dimensions: int | None) -> None:
-        """:param shares: some rows of this run take the answer of another row."""
+    def __init__(
+        self, task: InferenceTask, shelf: Shelf, *, shares: bool, dimensions: int | None, fail_rows: bool
+    ) -> None:
+        """:param shares: some rows of this run take the answer of another row.
+        :param fail_rows: a row that the service refused ends the run.
+        """
         self.counts = Counts()
         """Books of the windows that were written."""
         self.closed = False
@@ -41,6 +46,7 @@ class OpenWindows:
         self._shelf = shelf
         self._shares = shares
         self._dimensions = dimensions
+        self._fail_rows = fail_rows
         self._windows: deque[Window] = deque()
         self._moved = asyncio.Event()
         self._sharers: dict[int, list[Asked]] = {}
@@ -77,7 +83,7 @@ class OpenWindows:
         good = np.array([reason is None for reason in reasons])
         for position, reason in zip(positions.tolist(), reasons, strict=True):
             if reason is not None:
-                window.fail(position, reason)
+                self._fail(Asked(window, position), reason)
         if good.any():
             window.give(positions[good], self.pin(columns if good.all() else columns.filter(pa.array(good))))
             setattr(window.counts, book, getattr(window.counts, book) + int(good.sum()))
@@ -134,7 +140,7 @@ class OpenWindows:
 
     def refuse(self, asked: Asked, reason: str) -> None:
         """Give a row its reason instead of an answer."""
-        asked.window.fail(asked.position, reason)
+        self._fail(asked, reason)
         self.check(asked.window)
         if self._shares:
             self._answer_sharers(asked.row, reason)
@@ -154,7 +160,16 @@ class OpenWindows:
                 self._shelf.keep(positions + window.first_row, columns)
         for i in range(len(asked)):
             if start + i in decoded.refused:
-                window.fail(asked[i].position, decoded.refused[start + i])
+                self._fail(asked[i], decoded.refused[start + i])
+
+    def _fail(self, asked: Asked, reason: str) -> None:
+        """A row that was asked for, and has a reason instead of an answer."""
+        if self._fail_rows:
+            raise RowsRefusedError(
+                f"row {asked.row} of the source was refused: {reason}; "
+                "mend the row, or set on_row_error='null' to keep it with a reason and go on"
+            )
+        asked.window.fail(asked.position, reason)
 
     def _answer_sharers(self, row: int, reason: str | None) -> None:
         if reason is not None:
