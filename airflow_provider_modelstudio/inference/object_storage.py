@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from .errors import StorageError
-from .storage import ObjectExistsError, ObjectMissingError
+from .storage import PUBLISHED, ObjectExistsError, ObjectMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -48,7 +48,7 @@ class ObjectStorage:
 
     Publishing copies part by part and removes old files last: there is no step that swaps a folder.
     Between the first copy and the last removal a reader that lists the folder sees files of both versions;
-    ``published.json`` in the state folder always names the files of one.
+    ``published.json`` in the state folder always names the files of one, and they are there.
 
     :param root: bucket and prefix of the objects, without a scheme.
     :param destination: bucket and prefix (or object) that readers open.
@@ -142,8 +142,15 @@ class ObjectStorage:
         for name, key in files.items():
             if name not in shown:
                 await self._ask(key, self._fs.cp_file, self._path(key), f"{self._destination}/{name}")
-        for name in sorted(set(shown) - set(files)):
+        for name in sorted(set(shown) - set(files) - await self._named()):
             await self._ask(name, self._fs.rm_file, f"{self._destination}/{name}")
+
+    async def _named(self) -> set[str]:
+        """Files that somebody who reads by the record may be about to open."""
+        try:
+            return set(json.loads(await self.read(PUBLISHED))["files"])
+        except ObjectMissingError:
+            return set()
 
     def _path(self, key: str) -> str:
         if key.startswith("/") or any(part in {"", ".", ".."} for part in key.split("/")):

@@ -101,7 +101,8 @@ class Known:
 
     async def _read_also(self, vault: Vault, file: IO[bytes]) -> None:
         for run in await vault.runs():
-            file.writelines(await self._part(vault, seal, same_run=False) for seal in (await vault.seals(run)).values())
+            seals = (await vault.seals(run)).values()
+            file.writelines([await self._part(vault, seal, same_run=False) for seal in seals])
 
     async def _part(self, vault: Vault, seal: Seal, *, same_run: bool) -> bytes:
         keys = await vault.storage.read(seal.keys)

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["LocalStorage", "ObjectExistsError", "ObjectMissingError", "Storage"]
+__all__ = ["PUBLISHED", "LocalStorage", "ObjectExistsError", "ObjectMissingError", "Storage"]
 
 _TEMPORARY = ".tmp-"
+PUBLISHED = "published.json"
+"""Key of the record that names the files readers see now."""
 
 
 class ObjectExistsError(StorageError):
@@ -70,7 +72,10 @@ class Storage(Protocol):
         """Files of the destination and their sizes in bytes; ``None`` when there is no destination."""
 
     async def publish(self, files: Mapping[str, str]) -> None:
-        """Make ``files`` (name → key) the whole content of the destination, in one step where the store can."""
+        """Make ``files`` (name → key) the whole content of the destination, in one step where the store can.
+
+        Where it cannot, files that the record :data:`PUBLISHED` names stay beside them until it names others.
+        """
 
     async def scratch(self, folder: Path) -> Path:
         """Where files for :meth:`create_from` are built: ``folder``, or a place from which they need no copy."""
@@ -155,8 +160,11 @@ class LocalStorage:
     def _make_folder(self, folder: Path) -> None:
         if folder in self._made:
             return
-        if folder.is_relative_to(self._root) and folder.is_symlink():
-            raise StorageError(f"{folder} is a symbolic link, and state is not written through one; remove it")
+        if folder.is_relative_to(self._root):
+            if folder != self._root:
+                self._make_folder(folder.parent)
+            if folder.is_symlink():
+                raise StorageError(f"{folder} is a symbolic link, and state is not written through one; remove it")
         if not folder.is_dir():
             if folder.parent != folder:
                 self._make_folder(folder.parent)

@@ -10,6 +10,7 @@ Layout below the state folder, which lies beside the dataset and never in it::
     <cache_key>/runs/<run_key>/seals/00000.json  this part is finished, these are its books; created once
     <cache_key>/runs/<run_key>/manifest.json     THE COMMIT; created once
     published.json                               which run readers see now
+    publishing.json                              files that a publication may have left in the destination
 
 An answer counts only once it is in a segment that is durable.
 Parts and the manifest derive from answers.
@@ -29,7 +30,7 @@ import pyarrow as pa
 
 from .errors import DestinationError, InputChangedError, StorageError
 from .lease import Lease
-from .storage import ObjectExistsError, ObjectMissingError
+from .storage import PUBLISHED, ObjectExistsError, ObjectMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -269,10 +270,13 @@ class Vault:
         """Show the committed dataset to readers."""
         files = manifest.files(self.storage.destination)
         await self.check_destination(files)
-        shown = await self.storage.published()
         sizes = {name: seal.bytes for name, seal in zip(files, manifest.parts, strict=True)}
-        if shown != sizes:
-            await self.storage.publish(files)
+        shown = await self.storage.published() or {}
+        if shown == sizes and (await self.published()).get("run_key") == manifest.run_key:
+            return
+        # Killed from here on, files of both versions may be shown: all of them are ours, whatever is published next.
+        await self._replace("publishing.json", {"files": sorted({*shown, *files})})
+        await self.storage.publish(files)
         record = {
             "cache_key": manifest.cache_key,
             "run_key": manifest.run_key,
@@ -280,21 +284,29 @@ class Vault:
             "manifest": self.manifest_key,
             "files": sizes,
         }
-        await self.storage.replace("published.json", json.dumps(record, indent=1).encode())
+        await self._replace(PUBLISHED, record)
+        if await self.storage.published() != sizes:
+            await self.storage.publish(files)  # what the record named until now may go
 
-    async def published(self) -> dict[str, Any]:
-        """What readers see now; empty when nothing was published."""
+    async def _replace(self, key: str, record: dict[str, Any]) -> None:
+        await self.storage.replace(key, json.dumps(record, indent=1).encode())
+
+    async def _record(self, key: str) -> dict[str, Any]:
         try:
-            record: dict[str, Any] = json.loads(await self.storage.read("published.json"))
+            record: dict[str, Any] = json.loads(await self.storage.read(key))
         except ObjectMissingError:
             return {}
         return record
 
+    async def published(self) -> dict[str, Any]:
+        """What readers see now; empty when nothing was published."""
+        return await self._record(PUBLISHED)
+
     async def check_destination(self, files: Iterable[str] = ()) -> None:
         """Refuse a destination with files that are not ours."""
-        before = await self.published()
         shown = await self.storage.published() or {}
-        strangers = sorted(set(shown) - set(before.get("files", {})) - set(files))
+        ours = {*files, *(await self.published()).get("files", ()), *(await self._record("publishing.json")).get("files", ())}
+        strangers = sorted(set(shown) - ours)
         if strangers:
             raise DestinationError(
                 f"the destination {self.storage.destination} holds files that this task did not write, such as "

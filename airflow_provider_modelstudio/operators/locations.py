@@ -64,6 +64,8 @@ def _resolve(name: str, location: str | ObjectStoragePath) -> tuple[AbstractFile
     """File system and path of a rendered location."""
     if isinstance(location, str) and not location.strip():
         raise ConfigurationError(f"{name} is empty")
+    if "\0" in str(location):
+        raise ConfigurationError(f"{name} holds a NUL character, which no path has")
     if isinstance(location, str) and "://" not in location:
         return LocalFileSystem(), posixpath.normpath(str(Path(location).expanduser().absolute()))
     try:

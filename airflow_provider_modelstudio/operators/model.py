@@ -187,7 +187,8 @@ class CreateModelOperator(BaseOperator):
             self.log.warning("%s differed in %s", wanted.inference_id, line)
 
     def _tell_unverified(self, results: Sequence[Result]) -> None:
-        unverified = sorted({one.wanted.task_type for one in results if one.template == "unverified"})
+        made = [one for one in results if one.action in {"created", "replaced"}]
+        unverified = sorted({one.wanted.task_type for one in made if one.template == "unverified"})
         if unverified:
             self.log.warning(
                 "the settings for %s are put together from the documentation of their parts: "
