@@ -102,6 +102,11 @@ class Source:
                     for batch in parquet.iter_batches(batch_size=rows, row_groups=[index], columns=present):
                         yield at, batch
                         at += batch.num_rows
+                    if at != start + file.row_groups[index]:
+                        raise InputError(  # noqa: TRY301  # no other than those of the library
+                            f"{file.path}, row group {index}: has {at - start} rows instead of "
+                            f"{file.row_groups[index]}; the file is damaged"
+                        )
                 except _UNREADABLE as error:
                     raise InputError(
                         f"{file.path}, row group {index}: cannot be read ({first_line(error)}); "
@@ -200,6 +205,8 @@ def _footer(filesystem: AbstractFileSystem, path: str, root: str) -> tuple[Input
             parquet = pq.ParquetFile(handle)
             metadata, schema = parquet.metadata, parquet.schema_arrow
             groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+            if sum(groups) != metadata.num_rows:
+                raise InputError(f"{path}: not a readable Parquet file (its row groups do not add up)")
     except _UNREADABLE as error:
         raise InputError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
     doubled = next((name for name in schema.names if schema.names.count(name) > 1), None)

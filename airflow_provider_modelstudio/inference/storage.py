@@ -130,7 +130,7 @@ class LocalStorage:
         return await asyncio.to_thread(self._read, key)
 
     async def open(self, key: str) -> pa.NativeFile:
-        return await asyncio.to_thread(lambda: pa.PythonFile(os.fdopen(self._descriptor(key), "rb"), "r"))
+        return await asyncio.to_thread(self._open, key)
 
     async def list_keys(self, prefix: str) -> list[str]:
         return await asyncio.to_thread(self._list_keys, prefix)
@@ -224,18 +224,24 @@ class LocalStorage:
         _sync_folder(path.parent)
 
     def _read(self, key: str) -> bytes:
-        with os.fdopen(self._descriptor(key), "rb") as file:
-            return file.read()
-
-    def _descriptor(self, key: str) -> int:
-        """The object, opened for reading; what was put in its place as a link is not followed."""
         path = self._path(key)
         try:
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as file:
+                return file.read()
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{path} is missing") from error
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+
+    def _open(self, key: str) -> pa.NativeFile:
+        path = self._path(key)
+        if path.is_symlink():
+            raise StorageError(f"{path} is a symbolic link, and none is followed here; remove it")
+        try:
+            return pa.OSFile(str(path))
+        except FileNotFoundError as error:
+            raise ObjectMissingError(f"{path} is missing") from error
 
     def _list_keys(self, prefix: str) -> list[str]:
         folder = self._path(prefix)

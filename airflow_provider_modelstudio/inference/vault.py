@@ -305,8 +305,8 @@ class Vault:
     async def check_destination(self, files: Iterable[str] = ()) -> None:
         """Refuse a destination with files that are not ours."""
         shown = await self.storage.published() or {}
-        ours = {*files, *(await self.published()).get("files", ()), *(await self._record("publishing.json")).get("files", ())}
-        strangers = sorted(set(shown) - ours)
+        before, passing = await self.published(), await self._record("publishing.json")
+        strangers = sorted(set(shown) - {*files, *before.get("files", ()), *passing.get("files", ())})
         if strangers:
             raise DestinationError(
                 f"the destination {self.storage.destination} holds files that this task did not write, such as "
