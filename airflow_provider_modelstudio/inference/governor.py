@@ -45,6 +45,10 @@ NEAR_CEILING: Final = 0.1  # growth over limit for each answer where concurrency
 LATENCY_SPAN: Final = 24  # answers over which latency is averaged
 LATENCY_MEMORY: Final = 600.0  # seconds in which the best latency fades by e
 LATENCY_FACTOR: Final = 3.0
+FIRST_ANSWERS: Final = 6  # before concurrency has grown much
+TIMEOUT_SHARE: Final = 0.3  # of the service's own timeout that requests may take …
+LONG_CALL: Final = 0.1  # of the service's own timeout
+OWN_QUEUE: Final = 1.5  # … unless they take that long anyway
 LATENCY_FLOOR: Final = 0.2  # seconds; below, noise of loops and networks rules
 
 FAILURE_CUT: Final = 0.7
@@ -73,6 +77,8 @@ class Limits:
     """Quota of the account, of which 95 % are used; ``None``: found out."""
     patience: float = 900.0
     """Seconds without a good answer after which the run should give up."""
+    timeout: float = math.inf
+    """Seconds after which the service gives up on a request, which it may bill all the same."""
 
     def __post_init__(self) -> None:
         for name in ("max_concurrency", "start_concurrency"):
@@ -83,6 +89,8 @@ class Limits:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a number above 0, not {value!r}")
+        if not self.timeout > 0:
+            raise ValueError(f"timeout must be a number above 0, not {self.timeout!r}")
 
 
 class Permit:
@@ -199,7 +207,8 @@ class Governor:
         limit = self._concurrency
         if self._latency_allows(now, now - permit.sent_at) and self._full_at >= permit.sent_at:
             if limit < self._threshold:
-                limit += 1.0
+                # Doubling each round trip; where one is long, what it does is seen late.
+                limit += 1.0 if now - permit.sent_at < LONG_CALL * self._limits.timeout else 0.5
             else:
                 limit += (NEAR_CEILING if abs(limit - self._ceiling) <= 1.0 else 1.0) / limit
             self._concurrency = min(limit, float(self._limits.max_concurrency))
@@ -357,13 +366,19 @@ class Governor:
         log = math.log(max(latency, TRIFLE))
         self._answers += 1
         self._latency += (log - self._latency) / min(self._answers, LATENCY_SPAN)
-        if self._answers <= LATENCY_SPAN or self._concurrency <= self._limits.start_concurrency:
+        if self._answers <= FIRST_ANSWERS or self._concurrency <= self._limits.start_concurrency:
             self._best_latency = self._latency  # nothing of ours is in the way
         else:
             faded = self._best_latency + (now - self._latency_at) / LATENCY_MEMORY
             self._best_latency = min(self._latency, faded)
         self._latency_at = now
-        return math.exp(self._latency) < LATENCY_FACTOR * math.exp(self._best_latency) + LATENCY_FLOOR
+        lately, best = math.exp(self._latency), math.exp(self._best_latency)
+        if latency > max(TIMEOUT_SHARE * self._limits.timeout, OWN_QUEUE * best):
+            # Requests wait for each other, and soon longer than the service waits: what it then bills, nobody gets.
+            if lately > OWN_QUEUE * best and self._concurrency_cut_at <= now - latency:
+                self._narrow(now, CUT * self._concurrency)
+            return False
+        return lately < LATENCY_FACTOR * best + LATENCY_FLOOR
 
     def _held_by(self) -> Why:
         if self.breaking:

@@ -239,6 +239,7 @@ class InferenceOperator(BaseOperator):
                 )
             options = replace(
                 options,
+                limits=replace(options.limits, timeout=transport.config.server_timeout),
                 dimensions=facts.dimensions,
                 budget=self._budget(facts, hook.account.region),
                 reuse_from=None if self.reuse_from is None else Vault(open_state(self.reuse_from), plan),
