@@ -48,6 +48,7 @@ LATENCY_FACTOR: Final = 3.0
 FIRST_ANSWERS: Final = 6  # before concurrency has grown much
 TIMEOUT_SHARE: Final = 0.3  # of the service's own timeout that requests may take …
 LONG_CALL: Final = 0.1  # of the service's own timeout
+CLOSE_CALL: Final = 0.5  # of it
 OWN_QUEUE: Final = 1.5  # … unless they take that long anyway
 LATENCY_FLOOR: Final = 0.2  # seconds; below, noise of loops and networks rules
 
@@ -377,6 +378,10 @@ class Governor:
             # Requests wait for each other, and soon longer than the service waits: what it then bills, nobody gets.
             if lately > OWN_QUEUE * best and self._concurrency_cut_at <= now - latency:
                 self._narrow(now, CUT * self._concurrency)
+            return False
+        if latency > CLOSE_CALL * self._limits.timeout:  # whatever was best before: this is too close
+            if self._concurrency > self._limits.start_concurrency and self._concurrency_cut_at <= now - latency:
+                self._narrow(now, max(self._limits.start_concurrency, CUT * self._concurrency))
             return False
         return lately < LATENCY_FACTOR * best + LATENCY_FLOOR
 
