@@ -70,3 +70,10 @@ $(VENV)/client8.stamp: $(VENV)/dev.stamp
 	@rm -rf $(VENV)/client8
 	$(call install,--target $(VENV)/client8 'elasticsearch[async]>=8.17$(comma)<9')
 	@touch $@
+
+# How many processes are killed, on disk and on S3 together. SEED= repeats the choices of a run.
+KILLS ?= 100
+SEED ?=
+.PHONY: chaos
+chaos: $(VENV)/dev.stamp  ## kill the operator in a real Airflow, check every row and the bill: about 10 minutes
+	@$(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED))
