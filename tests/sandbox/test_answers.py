@@ -136,7 +136,7 @@ def test_elements_can_be_fused(sandbox):
         ("你是谁", SELF_INTRODUCTION),
         ("Who are you?", SELF_INTRODUCTION),
         ("Bananas are yellow. Paris is the capital of France. What colour are bananas?", "Bananas are yellow."),
-        ("香蕉是黄色的。巴黎是法国的首都。香蕉是什么颜色的？", "香蕉是黄色的。"),  # noqa: RUF001 - Chinese punctuation
+        ("香蕉是黄色的。巴黎是法国的首都。香蕉是什么颜色的？", "香蕉是黄色的。"),
         ("Summarise: Only one sentence with pi as 3.14 in it.", "Only one sentence with pi as 3.14 in it."),
     ],
 )
