@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -228,18 +229,17 @@ def _footer(filesystem: AbstractFileSystem, path: str, root: str) -> tuple[Input
     return InputFile(path=path, size=size, stamp=stamp, row_groups=groups, partition=partition), schema
 
 
-def _opened(filesystem: AbstractFileSystem, file: InputFile) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(
-            filesystem.open(file.path, "rb"),
-            buffer_size=READ_BUFFER,
-            pre_buffer=False,
-            page_checksum_verification=True,
-        )
-    except FileNotFoundError as error:
-        raise InputChangedError(f"{file.path} was removed while the task was reading it") from error
-    except _UNREADABLE as error:
-        raise InputError(f"{file.path}: not a readable Parquet file ({first_line(error)})") from error
+@contextmanager
+def _opened(filesystem: AbstractFileSystem, file: InputFile) -> Iterator[pq.ParquetFile]:
+    with ExitStack() as stack:
+        try:
+            handle = stack.enter_context(filesystem.open(file.path, "rb"))
+            parquet = pq.ParquetFile(handle, buffer_size=READ_BUFFER, pre_buffer=False, page_checksum_verification=True)
+        except FileNotFoundError as error:
+            raise InputChangedError(f"{file.path} was removed while the task was reading it") from error
+        except _UNREADABLE as error:
+            raise InputError(f"{file.path}: not a readable Parquet file ({first_line(error)})") from error
+        yield parquet
 
 
 def _stamp(filesystem: AbstractFileSystem, path: str) -> tuple[int, str]:
@@ -277,20 +277,34 @@ class PartWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append one row group."""
-        self._writer.write_batch(batch, row_group_size=max(batch.num_rows, 1))
+        with self._refusal_told():
+            self._writer.write_batch(batch, row_group_size=max(batch.num_rows, 1))
         self.rows += batch.num_rows
 
     def close(self) -> tuple[str, int]:
         """Finish the file; returns the sha256 of its content and its size in bytes."""
-        self._writer.close()
-        self._sink.close()
+        with self._refusal_told():
+            self._writer.close()
+            self._sink.close()
         return self._sink.sha256.hexdigest(), self._sink.size
 
     def discard(self) -> None:
         """Drop the file."""
-        self._writer.close()
-        self._sink.close()
+        with contextlib.suppress(OSError):  # what the disk refused was told by whoever wrote
+            self._writer.close()
+        with contextlib.suppress(OSError):
+            self._sink.close()
         self.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _refusal_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} cannot be written: {error.strerror or first_line(error)}; "
+                "what was answered is kept, and the next try goes on from there"
+            ) from error
 
 
 class _HashingFile:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -33,8 +32,6 @@ from tests.inference.virtual_time import run_in_virtual_time
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-logging.getLogger("airflow_provider_modelstudio").setLevel(logging.ERROR)
 
 TTL = 3.0
 CONCURRENCY = 4

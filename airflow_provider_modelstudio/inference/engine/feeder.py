@@ -16,7 +16,7 @@ from airflow_provider_modelstudio.inference.tasks import Question
 from airflow_provider_modelstudio.inference.window import Asked, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.plan import Part
@@ -73,9 +73,10 @@ class Feeder:
             self._windows.close()
         finally:
             upcoming.cancel()
-            self._reader.shutdown(wait=False, cancel_futures=True)
+            self._reader.shutdown(wait=True, cancel_futures=True)  # at most the one window that is being read
+            reading.close()
 
-    def _read(self, left: Sequence[Part]) -> Iterator[_Read]:
+    def _read(self, left: Sequence[Part]) -> Generator[_Read]:
         """In the reader's thread."""
         parts = iter(left)
         part, surveyed = None, None
