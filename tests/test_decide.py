@@ -331,8 +331,8 @@ TABLE = [
         Mark("refused (400 status_exception): completion only accepts 1 input"),
     ),
     # too many bytes
-    ("body too large", http(413), 10, 0, Split(rows=5)),
-    ("body too large", stranger(413), 3, 0, Split(rows=1)),
+    ("body too large", http(413), 10, 0, Split()),
+    ("body too large", stranger(413), 3, 0, Split()),
     ("body too large", model(413, "Exceeded limit on max bytes to request body : 6291456"), 10, 0, Split(size=6291456)),
     ("body too large", http(413), 1, 0, Mark("too large for the service (413)")),
     ("body too large, named", model(400, "Exceeded limit on max bytes to buffer : 262144"), 10, 0, Split(size=262144)),

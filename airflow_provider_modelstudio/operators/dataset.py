@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
@@ -83,7 +83,8 @@ class InferenceOperator(BaseOperator):
     :param model: the endpoint's model as the catalog names it, for its price and its rows per request; ``None`` takes
         the name from the endpoint where it tells. (templated)
     :param max_rows: refuse to start when more rows would be asked for. (templated)
-    :param max_requests: stop at so many requests, over all tries. (templated)
+    :param max_requests: stop at so many requests, over all tries; a try that is killed forgets those of its last ten
+        seconds. (templated)
     :param max_cost: refuse to start when the estimate is higher, and stop when it is reached, over all tries; in the
         currency of the price. (templated)
     :param dry_run: ask nothing; return how many rows, requests and tokens a run would need, and what they would cost.
@@ -221,7 +222,13 @@ class InferenceOperator(BaseOperator):
         transport = hook.transport(options.limits.max_concurrency)
         try:
             facts = await self._look(transport, task)
-            output: dict[str, Any] = {"columns": task.output_columns, "schema": str(source.schema)}
+            output: dict[str, Any] = {
+                "columns": task.output_columns,
+                "schema": str(source.schema),
+                "task": _settings(task),
+                "on_row_error": options.on_row_error,
+                "max_error_rate": options.max_error_rate,
+            }
             if not options.reuse or flag("errors_only", self.errors_only):
                 output["again"] = options.owner  # a finished run is not the answer this time, except to its own retry
             plan = make_plan(
@@ -376,6 +383,13 @@ def _tariff(region: str) -> str:
 
 def _money(cost: float | None, currency: str | None) -> str:
     return "" if cost is None else f", {cost:.4g} {currency}"
+
+
+def _settings(task: InferenceTask) -> dict[str, Any]:
+    """Everything a task was told, except how much goes into a request: with another prompt or column, or another policy,
+    a finished run is not the answer.
+    """
+    return {field.name: getattr(task, field.name) for field in fields(cast("Any", task)) if field.name != "limits"}
 
 
 def _identity(facts: EndpointFacts) -> dict[str, Any]:

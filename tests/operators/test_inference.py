@@ -266,3 +266,26 @@ def test_a_store_that_cannot_hold_a_dataset_is_refused(sandbox, run, destination
     with pytest.raises(AirflowFailException, match="destination"):
         run(EmbedOperator, pa.table({"text": POEM}), inference_id="bailian_embeddings", destination=destination)
     assert sandbox.bill == []
+
+
+def test_a_run_with_few_changes_in_each_window_ends(sandbox, run):
+    """Where each window has fewer changed rows than a request holds, they are asked all the same, on a real loop."""
+    texts = [f"line {i}" for i in range(8 * 1024)]
+    run(EmbedOperator, pa.table({"text": texts}), inference_id="bailian_embeddings")
+    texts[::1024] = [f"changed {i}" for i in range(8)]
+    summary, rows = run(EmbedOperator, pa.table({"text": texts}), inference_id="bailian_embeddings", run_id="b")
+    assert (summary["embedded"], summary["reused"]) == (8, 8 * 1024 - 8)
+    assert [row["text"] for row in rows] == texts
+
+
+def test_another_column_prompt_or_policy_is_another_run(sandbox, run):
+    """What a finished run answered is not taken for the answer to another question."""
+    table = pa.table({"text": ["a", "b"], "title": ["c", "d"]})
+    run(EmbedOperator, table, inference_id="bailian_embeddings")
+    before = len(sandbox.bill)
+    _, rows = run(EmbedOperator, None, inference_id="bailian_embeddings", input_column="title")
+    assert len(sandbox.bill) > before
+    _, again = run(EmbedOperator, None, inference_id="bailian_embeddings", input_column="text")
+    assert rows[0]["embedding"] != again[0]["embedding"]
+    with pytest.raises(AirflowFailException, match="max_error_rate"):
+        run(EmbedOperator, pa.table({"text": ["a", None]}), inference_id="bailian_embeddings", max_error_rate=0.1)

@@ -71,8 +71,6 @@ async def run(
     with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
         work = _Run(plan, source, task, vault, options, report, Path(folder), began)
         manifest = await work.complete(inference_id, transport, stop)
-    await vault.publish(manifest)
-    await vault.forget_other_runs()
     return _summary(manifest, vault, work.sender, began, options)
 
 
@@ -166,6 +164,9 @@ class _Run:
             manifest = await self._vault.committed()  # another attempt may have finished while we waited
             if manifest is None:
                 manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
+            lease.check()  # who has been replaced shows nothing
+            await self._vault.publish(manifest)
+            await self._vault.forget_other_runs()
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)

@@ -104,7 +104,7 @@ class Sender:
         request = self._packer.feed(asked, question)
         if request is not None:
             self._ready.append(Batch(request))
-            self._wake.set()
+        self._wake.set()  # also for a request that is not full: it may be all there is
 
     def flush(self) -> None:
         """Do not wait for more questions before the open request goes."""
@@ -158,7 +158,9 @@ class Sender:
     def _send(self, batch: Batch, now: float) -> None:
         self._lease.check()
         refusal = self._options.budget.refusal(
-            rows=0, requests=self._lease.requests_before + self.requests + 1, tokens=self._tokens_before + self.tokens
+            rows=0,
+            requests=self._lease.requests_before + self.requests + 1,
+            tokens=self._tokens_before + self.tokens + batch.tokens,
         )
         if refusal is not None:
             raise BudgetError(f"{refusal}; the run stops here, and what was answered is kept")
