@@ -1,0 +1,112 @@
+"""An operator in a process of its own, as Airflow's task runner has it: forked, with SIGTERM wired to ``on_kill``."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from dataclasses import dataclass
+
+from airflow_provider_modelstudio.operators.inference import EmbedOperator
+from tests.faults.bench import ENDPOINTS, context_of
+
+_PATIENCE = 60.0
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.faults.processes"])
+
+
+class TaskTimeout(BaseException):
+    """What ``execution_timeout`` raises, wherever the task is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended."""
+
+    kind: str
+    """Class of the exception; empty for success."""
+    message: str
+    summary: dict | None
+    peak_bytes: int
+    """Most memory that the process had."""
+    exit_code: int
+    """Negative: killed by that signal."""
+    seconds: float
+
+
+class Task:
+    """A task that runs in a process."""
+
+    def __init__(self, bench, parameters, context):
+        self._report = bench.folder / f"outcome-{time.monotonic_ns()}.json"
+        environment = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW")}
+        self._began = time.monotonic()
+        self._process = _context.Process(
+            target=_run, args=(EmbedOperator, parameters, context, environment, str(self._report)), daemon=True
+        )
+        self._process.start()
+
+    def when(self, happened):
+        """Return as soon as something happened; fails when the task ends before."""
+        until = time.monotonic() + _PATIENCE
+        while not happened():
+            assert self._process.is_alive()
+            assert time.monotonic() < until
+            time.sleep(0.002)
+
+    def signal(self, number):
+        """Send a signal; ``Outcome.seconds`` counts from the last one."""
+        self._began = time.monotonic()
+        os.kill(self._process.pid, number)
+
+    def outcome(self):
+        """Wait for the end."""
+        self._process.join(_PATIENCE)
+        assert not self._process.is_alive()
+        told = json.loads(self._report.read_text()) if self._report.exists() else {}
+        return Outcome(
+            kind=told.get("kind", ""),
+            message=told.get("message", ""),
+            summary=told.get("summary"),
+            peak_bytes=told.get("peak_bytes", 0),
+            exit_code=self._process.exitcode,
+            seconds=time.monotonic() - self._began,
+        )
+
+
+def start_task(bench, context=None, **parameters):
+    """An EmbedOperator from the source to the destination, in a process."""
+    given = {
+        "inference_id": ENDPOINTS[EmbedOperator],
+        "source": str(bench.source),
+        "destination": str(bench.destination),
+        "modelstudio_conn_id": bench.conn_id,
+        **parameters,
+    }
+    return Task(bench, given, context or {})
+
+
+def _run(operator_class, parameters, context, environment, report):
+    os.environ.update(environment)
+    timeout = context.pop("timeout", None)
+    operator = operator_class(task_id="ask", **parameters)
+    told = {"kind": "", "message": "", "summary": None}
+    signal.signal(signal.SIGTERM, lambda number, frame: operator.on_kill())
+    if timeout:
+        signal.signal(signal.SIGALRM, _too_late)
+        signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        told["summary"] = operator.execute(context_of(**context))
+    except BaseException as error:  # noqa: BLE001  # told to the test
+        told |= {"kind": type(error).__name__, "message": str(error)}
+    told["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with open(report, "w", encoding="utf-8") as file:  # noqa: PTH123  # the name came as text
+        json.dump(told, file)
+
+
+def _too_late(number, frame):
+    raise TaskTimeout

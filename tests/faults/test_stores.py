@@ -1,0 +1,118 @@
+"""Object stores that fail, lie or are late, behind the storage contract."""
+
+from __future__ import annotations
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.object_storage import ObjectStorage
+from airflow_provider_modelstudio.inference.storage import ObjectExistsError
+from tests.inference.virtual_time import run_in_virtual_time
+
+
+class Store(MemoryFileSystem):
+    """A bucket in memory, of its own."""
+
+    cachable = False
+
+    def __init__(self):
+        super().__init__()
+        self.store = {}
+        self.pseudo_dirs = [""]
+
+
+def storage_over(store):
+    return ObjectStorage(store, "s3", "/bucket/_out.inference", "/bucket/out", single_file=False)
+
+
+def test_a_store_that_overwrites_is_found_out():
+    """A store that ignores the order to create only once is refused before the first object that matters."""
+
+    class Ignorant(Store):
+        def pipe_file(self, path, value, mode="overwrite", **options):
+            super().pipe_file(path, value)
+
+    storage = storage_over(Ignorant())
+    with pytest.raises(StorageError, match="overwrites objects although it is told to create them only once"):
+        run_in_virtual_time(storage.create("epoch/1", b"mine"))
+    assert not any("epoch" in name for name in storage._fs.store)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_store_that_is_busy_is_asked_again(done):
+    """500, SlowDown or a timeout, before or after the object was written: what counts is what is there in the end."""
+
+    class Busy(Store):
+        left = 5
+
+        def pipe_file(self, path, value, mode="overwrite", **options):
+            if "epoch" in path and self.left:
+                self.left -= 1
+                if done:
+                    super().pipe_file(path, value)
+                raise TimeoutError("SlowDown")
+            super().pipe_file(path, value, mode=mode)
+
+    storage = storage_over(Busy())
+    run_in_virtual_time(storage.create("epoch/1", b"mine"))
+    assert run_in_virtual_time(storage.read("epoch/1")) == b"mine"
+    with pytest.raises(ObjectExistsError):
+        run_in_virtual_time(storage.create("epoch/1", b"other"))
+
+
+def test_a_store_that_stays_away_fails_the_try():
+    """After eight times the task fails in a way that can be tried again."""
+
+    class Away(Store):
+        def pipe_file(self, path, value, mode="overwrite", **options):
+            raise TimeoutError("SlowDown")
+
+    with pytest.raises(StorageError):
+        run_in_virtual_time(storage_over(Away()).create("epoch/1", b"mine"))
+
+
+def test_a_listing_is_never_taken_from_a_cache():
+    """What somebody else wrote a moment ago is seen, though the file system remembers an older listing."""
+
+    class Remembering(Store):
+        def __init__(self):
+            super().__init__()
+            self.remembered = {}
+
+        def ls(self, path, detail=True, **options):
+            if path not in self.remembered:
+                self.remembered[path] = super().ls(path, detail=detail, **options)
+            return self.remembered[path]
+
+        def invalidate_cache(self, path=None):
+            self.remembered.clear()
+
+    store = Remembering()
+    storage = storage_over(store)
+    run_in_virtual_time(storage.create("epoch/1", b"1"))
+    assert run_in_virtual_time(storage.list_keys("epoch")) == ["epoch/1"]
+    store.pipe_file("/bucket/_out.inference/epoch/2", b"2")
+    assert run_in_virtual_time(storage.list_keys("epoch")) == ["epoch/1", "epoch/2"]
+
+
+@pytest.mark.parametrize(
+    ("method", "ask"),
+    [
+        ("pipe_file", lambda storage: storage.create("a/b", b"x")),
+        ("cat_file", lambda storage: storage.read("seen/1")),
+        ("ls", lambda storage: storage.list_keys("seen")),
+        ("rm_file", lambda storage: storage.delete("seen/1")),
+    ],
+)
+def test_a_permission_that_is_missing_is_named(method, ask):
+    """Without put, get, list or delete there is one error, at once, that says what the connection needs."""
+
+    def refuse(*args, **options):
+        raise PermissionError("Access Denied")
+
+    store = Store()
+    store.pipe_file("/bucket/_out.inference/seen/1", b"x")
+    setattr(store, method, refuse)
+    with pytest.raises(StorageError, match="needs get, put, list and delete"):
+        run_in_virtual_time(ask(storage_over(store)))
