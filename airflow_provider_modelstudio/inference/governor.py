@@ -230,7 +230,7 @@ class Governor:
         self._refused(now, permit, retry_after)
         if now < self._pace_cut_at + ONE_BURST:
             return
-        if self._admitted_since_cut <= 0 and self._pace_cut_at > -math.inf:
+        if self._admitted_since_cut <= 0:
             # Nothing at all is let in: that says nothing about a rate.
             self._pause(now, LONGEST_BREAK)
         else:

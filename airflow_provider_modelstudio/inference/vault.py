@@ -24,7 +24,7 @@ import json
 import struct
 import zlib
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from .storage import Storage
 
 __all__ = ["Counts", "Manifest", "Record", "Seal", "Vault", "decode_segment", "encode_segment"]
+
+Restored = TypeVar("Restored")
 
 _MAGIC = b"MSJ1"
 _HEADER = struct.Struct("<4sIQ")
@@ -138,9 +140,8 @@ class Manifest:
         return json.dumps(record, sort_keys=True, indent=1).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> Manifest:
-        """Back from :meth:`as_json`."""
-        record = json.loads(content)
+    def from_dict(cls, record: dict[str, Any]) -> Manifest:
+        """Back from what :meth:`as_json` wrote."""
         return cls(**{**record, "parts": tuple(Seal.from_dict(part) for part in record["parts"])})
 
     @property
@@ -220,9 +221,10 @@ class Vault:
     async def committed(self) -> Manifest | None:
         """The manifest of this run, if it is finished."""
         try:
-            return Manifest.from_json(await self.storage.read(self.manifest_key))
+            content = await self.storage.read(self.manifest_key)
         except ObjectMissingError:
             return None
+        return self._restored(self.manifest_key, content, Manifest.from_dict)
 
     @property
     def manifest_key(self) -> str:
@@ -293,10 +295,20 @@ class Vault:
 
     async def _record(self, key: str) -> dict[str, Any]:
         try:
-            record: dict[str, Any] = json.loads(await self.storage.read(key))
+            content = await self.storage.read(key)
         except ObjectMissingError:
             return {}
-        return record
+        return self._restored(key, content, lambda record: {**record, "files": record["files"]})
+
+    def _restored(self, key: str, content: bytes, make: Callable[[dict[str, Any]], Restored]) -> Restored:
+        """What a record on the store says; it is ours, so nonsense in it is damage."""
+        try:
+            return make(json.loads(content))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DestinationError(
+                f"{self.storage.locate(key)} is damaged ({type(error).__name__}); bring it back from a copy, or move the "
+                "state folder and the destination away: what they hold is then asked for again"
+            ) from error
 
     async def published(self) -> dict[str, Any]:
         """What readers see now; empty when nothing was published."""
@@ -355,7 +367,7 @@ class Vault:
         try:
             await self.storage.create(seal_key, json.dumps(seal.as_dict()).encode())
         except ObjectExistsError:  # another attempt finished this part first: its part is the part
-            seal = Seal.from_dict(json.loads(await self.storage.read(seal_key)))
+            seal = self._restored(seal_key, await self.storage.read(seal_key), Seal.from_dict)
         await self._drop_segments(part.index)
         return seal
 
@@ -363,7 +375,7 @@ class Vault:
         """Finished parts of this run, or of another run with the same cache key."""
         run = f"{self._cache}/runs/{run_key or self.plan.run_key}"
         found = [
-            Seal.from_dict(json.loads(await self.storage.read(key)))
+            self._restored(key, await self.storage.read(key), Seal.from_dict)
             for key in await self.storage.list_keys(f"{run}/seals")
         ]
         return {seal.part: seal for seal in found}

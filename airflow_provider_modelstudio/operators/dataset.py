@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from abc import abstractmethod
 from dataclasses import asdict, fields, replace
@@ -22,6 +21,7 @@ from airflow_provider_modelstudio.inference.engine import (
     StopSignal,
     estimate,
     run,
+    run_apart,
 )
 from airflow_provider_modelstudio.inference.errors import (
     ConfigurationError,
@@ -111,6 +111,8 @@ class InferenceOperator(BaseOperator):
         "max_cost",
         "only_estimate",
     )
+    _stop: StopSignal | None = None
+    """``None`` until the operator is executed."""
     ui_color = "#ff6a00"
     ui_fgcolor = "#fff"
 
@@ -172,9 +174,9 @@ class InferenceOperator(BaseOperator):
 
         :return: the summary: counts, cost, where the data is. Never rows.
         """
-        self._stop = StopSignal()
+        self._stop = stop = StopSignal()
         try:
-            summary = self._run(context)
+            summary = self._run(context, stop)
         except PermanentError as error:
             raise AirflowFailException(str(error)) from error
         record = summary.as_dict()
@@ -195,9 +197,10 @@ class InferenceOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop sending; answers in flight are kept for the next try."""
-        self._stop.request()
+        if self._stop is not None:
+            self._stop.request()
 
-    def _run(self, context: Context) -> Summary | Estimate:
+    def _run(self, context: Context, stop: StopSignal) -> Summary | Estimate:
         options = self._options(context)
         task = self.make_task()
         source, storage = open_locations(self.source, self.destination)
@@ -208,7 +211,8 @@ class InferenceOperator(BaseOperator):
                 f"the source has a column {clash[0]!r} already; name another output_column, or leave that column out"
             )
         hook = ModelStudioHook(self.modelstudio_conn_id)
-        return asyncio.run(self._ask(context, hook, source, storage, task, options))
+        _ = hook.fields  # Airflow is asked for the connection before the loop starts
+        return run_apart(self._ask(context, hook, source, storage, task, options, stop), stop)
 
     async def _ask(
         self,
@@ -218,6 +222,7 @@ class InferenceOperator(BaseOperator):
         storage: Storage,
         task: InferenceTask,
         options: Options,
+        stop: StopSignal,
     ) -> Summary | Estimate:
         transport = hook.transport(options.limits.max_concurrency)
         try:
@@ -262,7 +267,7 @@ class InferenceOperator(BaseOperator):
                 transport=transport,
                 vault=vault,
                 options=options,
-                stop=self._stop,
+                stop=stop,
                 report=lambda progress: self._report(context, progress),
             )
         finally:

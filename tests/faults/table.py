@@ -270,8 +270,6 @@ FAULTS = (
             PROCESSES + "test_asked_twice_to_stop_a_task_still_leaves_in_order",
             PROCESSES + "test_a_timeout_within_execute_pays_again_for_no_more_than_was_in_flight",
             ENGINE + "test_a_stop_keeps_the_answers_in_flight",
-        ),
-        open=(
             PROCESSES + "test_a_timeout_within_execute_keeps_the_answers_in_flight",
             PROCESSES + "test_asked_to_stop_before_it_began_a_task_does_not_trip",
         ),
@@ -361,8 +359,8 @@ FAULTS = (
             ENGINE + "test_equal_texts_are_asked_once",
             ENGINE + "test_equal_rows_are_asked_each_where_answers_differ",
             SHAPES + "test_doubled_rows_are_kept",
+            SHAPES + "test_few_different_texts_in_many_rows_are_answered",
         ),
-        open=(SHAPES + "test_few_different_texts_in_many_rows_are_answered",),
     ),
     Fault(
         44,

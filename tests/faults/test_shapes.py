@@ -284,7 +284,6 @@ def test_doubled_rows_are_kept(bench):
     assert bench.paid_for(["same", "other"]) == [1, 1]
 
 
-@pytest.mark.skip(reason="open: the sender sleeps on an open request while the feeder waits for its rows")
 @pytest.mark.timeout(20)
 def test_few_different_texts_in_many_rows_are_answered(bench):
     """Twenty thousand rows with three texts: three are asked, and the run ends."""

@@ -261,7 +261,6 @@ def test_nothing_is_shown_by_making_endpoints(tmp_path, start, monkeypatch, logs
     assert "endpoint_body" not in CreateModelOperator.template_fields
 
 
-@pytest.mark.skip(reason="open: the official client takes ASCII passwords alone, and its UnicodeEncodeError holds them")
 def test_nothing_is_shown_of_a_password_that_is_not_ascii(guarded, logs, capfd):
     """The same for a password with an umlaut, which the transport sends and the client does not."""
     for shown in make_endpoints(guarded, logs, capfd):

@@ -165,13 +165,14 @@ def test_a_damaged_part_is_told_in_words(bench):
     bench.check([*TEXTS, "one more"])
 
 
-@pytest.mark.skip(reason="open: a damaged manifest or published.json ends in JSONDecodeError, TypeError or KeyError")
 @pytest.mark.parametrize("kind", ["manifest.json", "published.json", "seals"])
 def test_a_damaged_record_is_told_in_words(bench, kind):
     """The error names the file, and says what to do."""
     bench.write(TEXTS)
     bench.run()
     path = kinds(bench)[kind]
+    if kind == "seals":  # of a finished run they are read only for the answers of the next
+        bench.write([*TEXTS, "one more"])
     for content in (b"", b"{", b"[]", b"{}", b"null", b"\xff", path.read_bytes()[:-20]):
         path.write_bytes(content)
         with pytest.raises(Exception, match=path.name):

@@ -294,7 +294,7 @@ def check_reader(world: World) -> None:
     objects, shown = world.store.objects, world.store.shown
     for key, (content, _) in objects.items():
         if key.endswith("/manifest.json"):
-            for seal in Manifest.from_json(content).parts:
+            for seal in Manifest.from_dict(json.loads(content)).parts:
                 part = objects.get(seal.key)
                 if part is None or hashlib.sha256(part[0]).hexdigest() != seal.sha256:
                     world.violations.append(f"the manifest names {seal.name}, which is not what it promises")

@@ -23,6 +23,7 @@ from airflow_provider_modelstudio.inference.recall import Known, Shelf
 from airflow_provider_modelstudio.inference.summary import Summary
 from airflow_provider_modelstudio.inference.survey import survey
 
+from .apart import run_apart
 from .feeder import Feeder
 from .options import Options, Progress, StopSignal
 from .sender import Sender
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.transport import Transport
     from airflow_provider_modelstudio.inference.vault import Manifest, Seal, Vault
 
-__all__ = ["Budget", "Estimate", "Options", "Progress", "StopSignal", "estimate", "run"]
+__all__ = ["Budget", "Estimate", "Options", "Progress", "StopSignal", "estimate", "run", "run_apart"]
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable  # noqa: TC003  # dataclasses read their annotations
@@ -89,7 +90,8 @@ class StopSignal:
         """Stop soon: no new requests, answers in flight are kept."""
         self._asked.set()
         if self._loop is not None and self._heard is not None:
-            self._loop.call_soon_threadsafe(self._heard.set)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: there is nothing left to stop
+                self._loop.call_soon_threadsafe(self._heard.set)
 
     async def wait(self) -> None:
         """Return when the run was asked to stop."""
