@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_modelstudio.inference.decide import Decision, Mark, Split, Stop, Wait, decide, find_rule, scrub
+from airflow_provider_modelstudio.inference.decide.rules import RULES
 from airflow_provider_modelstudio.inference.errors import (
     AnswerError,
     ConfigurationError,
@@ -20,7 +21,6 @@ from airflow_provider_modelstudio.inference.errors import (
     RequestError,
     TransientError,
 )
-from airflow_provider_modelstudio.inference.rules import RULES
 
 BATCH_LIMIT = (
     "InternalError.Algo.InvalidParameter: Value error, batch size is invalid, "

@@ -191,7 +191,7 @@ def test_every_field_of_the_progress_is_told():
     """The page on operations has each field of the progress, and each word for what holds a run back."""
     told = section(TEXTS["docs/operations.md"], "## Progress and logs")
     assert set(named(told)) == {field.name for field in fields(Progress)}
-    why = re.search(r"^Why = Literal\[(.*)\]", (PACKAGE / "inference/governor.py").read_text(), re.MULTILINE)
+    why = re.search(r"^Why = Literal\[(.*)\]", (PACKAGE / "inference/governor/__init__.py").read_text(), re.MULTILINE)
     words = set(ast.literal_eval(f"({why[1]})"))
     assert words <= set(named(section(TEXTS["docs/operations.md"], "## Quotas and pools")))
 
@@ -260,7 +260,7 @@ def test_every_error_can_happen(text):
 def test_every_reason_to_stop_is_told():
     """The page on errors has each error that the table of rules can end a run with."""
     told = [param.values[0] for param in quoted()]
-    for node in ast.walk(ast.parse((PACKAGE / "inference/rules.py").read_text())):
+    for node in ast.walk(ast.parse((PACKAGE / "inference/decide/rules.py").read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_stop":
             message = words(node.args[0])
             assert any(text in message for text in told), message

@@ -15,17 +15,23 @@ import urllib3
 from elastic_transport import NodeConfig, Urllib3HttpNode
 from elasticsearch import ApiError, Elasticsearch, UnsupportedProductError
 
-from airflow_provider_modelstudio.inference.address import BasicAuth, forbidden_address
 from airflow_provider_modelstudio.inference.errors import Fault, RequestError
-from airflow_provider_modelstudio.inference.node import tls_context
-from airflow_provider_modelstudio.inference.refusal import COMPATIBLE, JSON, conceal, not_elasticsearch, refused
+from airflow_provider_modelstudio.inference.transport.address import BasicAuth, forbidden_address
+from airflow_provider_modelstudio.inference.transport.node import tls_context
+from airflow_provider_modelstudio.inference.transport.refusal import (
+    COMPATIBLE,
+    JSON,
+    conceal,
+    not_elasticsearch,
+    refused,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from elastic_transport import ApiResponseMeta, TransportApiResponse
 
-    from airflow_provider_modelstudio.inference.address import ClusterConfig
+    from airflow_provider_modelstudio.inference.transport.address import ClusterConfig
 
 __all__ = ["ask", "make_client", "send_question"]
 

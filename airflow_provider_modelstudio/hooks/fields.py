@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from airflow_provider_modelstudio.inference.address import (
+from airflow_provider_modelstudio.inference.errors import ConfigurationError
+from airflow_provider_modelstudio.inference.transport.address import (
     ApiKey,
     BasicAuth,
     ClusterConfig,
     normal_url,
     secret_shapes,
 )
-from airflow_provider_modelstudio.inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

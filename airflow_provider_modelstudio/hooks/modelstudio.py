@@ -14,9 +14,9 @@ from airflow.sdk.log import mask_secret
 
 from airflow_provider_modelstudio.hooks.client import ask, make_client, send_question
 from airflow_provider_modelstudio.hooks.fields import read_fields
-from airflow_provider_modelstudio.inference.address import inference_path, secret_shapes
 from airflow_provider_modelstudio.inference.errors import ConfigurationError, Fault, ModelStudioError, RequestError
 from airflow_provider_modelstudio.inference.transport import ElasticTransport
+from airflow_provider_modelstudio.inference.transport.address import inference_path, secret_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

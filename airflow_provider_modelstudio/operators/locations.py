@@ -11,8 +11,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_modelstudio.inference.dataset import open_source
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
-from airflow_provider_modelstudio.inference.object_storage import SCHEMES, ObjectStorage
-from airflow_provider_modelstudio.inference.storage import LocalStorage
+from airflow_provider_modelstudio.inference.storage.local import LocalStorage
+from airflow_provider_modelstudio.inference.storage.object_storage import SCHEMES, ObjectStorage
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -14,10 +14,11 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
-from airflow_provider_modelstudio.inference.object_storage import ObjectStorage
 from airflow_provider_modelstudio.inference.plan import InputFile, make_plan
-from airflow_provider_modelstudio.inference.storage import LocalStorage
-from airflow_provider_modelstudio.inference.vault import Counts, Vault
+from airflow_provider_modelstudio.inference.storage.local import LocalStorage
+from airflow_provider_modelstudio.inference.storage.object_storage import ObjectStorage
+from airflow_provider_modelstudio.inference.vault import Vault
+from airflow_provider_modelstudio.inference.vault.records import Counts
 
 
 class KilledError(BaseException):
@@ -82,6 +83,11 @@ async def commit(vault, tmp_path, number):
     return await vault.commit([seal], owner="", removed=0)
 
 
+async def show(vault, manifest):
+    """Publish, as the engine does."""
+    await vault.publication.show(manifest, vault.manifest_key)
+
+
 def dying(storage, at):
     """The same storage in a process that is killed before its ``at``-th change of the destination or its record."""
     changes = iter(range(1, 100))
@@ -107,15 +113,15 @@ def test_a_kill_while_publishing_leaves_no_strangers(make_storage, tmp_path, at)
 
     async def story():
         first = vault_of(make_storage(), 1)
-        await first.publish(await commit(first, tmp_path, 1))
+        await show(first, await commit(first, tmp_path, 1))
         second = vault_of(make_storage(), 2)
         manifest = await commit(second, tmp_path, 2)
         with contextlib.suppress(KilledError):
-            await vault_of(dying(make_storage(), at), 2).publish(manifest)
+            await show(vault_of(dying(make_storage(), at), 2), manifest)
         third = vault_of(make_storage(), 3)
-        await third.check_destination()
+        await third.publication.check()
         manifest = await commit(third, tmp_path, 3)
-        await third.publish(manifest)
+        await show(third, manifest)
         assert list(await third.storage.published()) == [part.name for part in manifest.parts]
 
     asyncio.run(story())
@@ -129,7 +135,7 @@ def test_the_record_never_names_a_file_that_is_gone(make_storage, tmp_path):
 
     async def story():
         first = vault_of(storage, 1)
-        await first.publish(await commit(first, tmp_path, 1))
+        await show(first, await commit(first, tmp_path, 1))
         looks = 0
 
         class Watched(type(storage)):
@@ -147,7 +153,7 @@ def test_the_record_never_names_a_file_that_is_gone(make_storage, tmp_path):
         watched.__class__ = Watched
         second = vault_of(watched, 2)
         manifest = await commit(second, tmp_path, 2)
-        await second.publish(manifest)
+        await show(second, manifest)
         assert looks > 5
         assert list(await storage.published()) == [part.name for part in manifest.parts]
 
@@ -159,11 +165,11 @@ def test_a_file_of_the_same_size_is_replaced(make_storage, tmp_path):
 
     async def story():
         first = vault_of(make_storage("data.parquet"), 1)
-        await first.publish(await commit(first, tmp_path, 1))
+        await show(first, await commit(first, tmp_path, 1))
         second = vault_of(make_storage("data.parquet"), 2)
         manifest = await commit(second, tmp_path, 2)
         before = await second.storage.published()
-        await second.publish(manifest)
+        await show(second, manifest)
         assert await second.storage.published() == before, "the test wants versions of one size"
         return second.storage
 

@@ -6,8 +6,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_modelstudio.inference.errors import StorageError
-from airflow_provider_modelstudio.inference.object_storage import ObjectStorage
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError
+from airflow_provider_modelstudio.inference.storage.object_storage import ObjectStorage
 from tests.inference.virtual_time import run_in_virtual_time
 
 

@@ -9,8 +9,8 @@ import pytest
 from airflow.sdk import Connection
 
 from airflow_provider_modelstudio.hooks.fields import read_fields
-from airflow_provider_modelstudio.inference.address import ApiKey, BasicAuth
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
+from airflow_provider_modelstudio.inference.transport.address import ApiKey, BasicAuth
 
 HOST = "https://es-cn-abc.elasticsearch.aliyuncs.com"
 

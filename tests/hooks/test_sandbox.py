@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_modelstudio.inference.errors import RequestError
-from airflow_provider_modelstudio.inference.refusal import read_object
+from airflow_provider_modelstudio.inference.transport.refusal import read_object
 from airflow_provider_modelstudio.sandbox.server import Sandbox
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from airflow_provider_modelstudio.inference.dataset import open_source
 from airflow_provider_modelstudio.inference.engine import Options, StopSignal, run
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
-from airflow_provider_modelstudio.inference.storage import LocalStorage
+from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.vault import Vault
 from tests.inference.fakes import Hashes, Scripted, vector
 from tests.inference.virtual_time import run_in_virtual_time

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError
-from airflow_provider_modelstudio.inference.object_storage import ObjectStorage
-from airflow_provider_modelstudio.inference.storage import LocalStorage, ObjectExistsError, ObjectMissingError
+from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
+from airflow_provider_modelstudio.inference.storage.local import LocalStorage
+from airflow_provider_modelstudio.inference.storage.object_storage import ObjectStorage
 
 
 @pytest.fixture(scope="session")

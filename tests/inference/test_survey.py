@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from airflow_provider_modelstudio.inference import survey as survey_module
 from airflow_provider_modelstudio.inference.dataset import open_source
 from airflow_provider_modelstudio.inference.plan import make_plan
-from airflow_provider_modelstudio.inference.recall import KEY
 from airflow_provider_modelstudio.inference.survey import survey
+from airflow_provider_modelstudio.inference.survey.recall import KEY
 from airflow_provider_modelstudio.inference.tasks.text_embedding import TextEmbedding
 
 texts = st.lists(st.one_of(st.none(), st.sampled_from([f"text {i}" for i in range(8)])), max_size=60)

@@ -7,9 +7,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_modelstudio.inference.engine.window import Window
 from airflow_provider_modelstudio.inference.plan import Part
-from airflow_provider_modelstudio.inference.recall import KEY
-from airflow_provider_modelstudio.inference.window import Window
+from airflow_provider_modelstudio.inference.survey.recall import KEY
 
 ANSWERS = pa.schema([("embedding", pa.list_(pa.field("element", pa.float32()), 2))])
 

@@ -10,7 +10,7 @@ import stat
 import pyarrow as pa
 import pytest
 
-from airflow_provider_modelstudio.inference.vault import Record, decode_segment, encode_segment
+from airflow_provider_modelstudio.inference.vault.journal import Record, decode_segment, encode_segment
 from tests.faults.bench import context_of
 
 TEXTS = [f"text number {i}" for i in range(30)]

@@ -22,11 +22,13 @@ from airflow_provider_modelstudio.inference.dataset import open_source
 from airflow_provider_modelstudio.inference.engine import Options, StopSignal, run
 from airflow_provider_modelstudio.inference.errors import ModelStudioError
 from airflow_provider_modelstudio.inference.governor import Limits
-from airflow_provider_modelstudio.inference.object_storage import UnansweredError, again
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
+from airflow_provider_modelstudio.inference.storage.object_storage import UnansweredError, again
 from airflow_provider_modelstudio.inference.tasks import Answer, RequestLimits
-from airflow_provider_modelstudio.inference.vault import Manifest, Vault, decode_segment
+from airflow_provider_modelstudio.inference.vault import Vault
+from airflow_provider_modelstudio.inference.vault.journal import decode_segment
+from airflow_provider_modelstudio.inference.vault.records import Manifest
 from tests.inference.fakes import Hashes, http, vector
 from tests.inference.virtual_time import run_in_virtual_time
 

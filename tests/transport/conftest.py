@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from airflow_provider_modelstudio.inference.address import ApiKey, ClusterConfig
 from airflow_provider_modelstudio.inference.transport import ElasticTransport
+from airflow_provider_modelstudio.inference.transport.address import ApiKey, ClusterConfig
 from tests.transport.loopback import Handler, Loopback
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_modelstudio.inference.address import (
+from airflow_provider_modelstudio.inference.errors import ConfigurationError, Fault, RequestError
+from airflow_provider_modelstudio.inference.transport import ElasticTransport
+from airflow_provider_modelstudio.inference.transport.address import (
     ApiKey,
     BasicAuth,
     ClusterConfig,
@@ -19,8 +21,6 @@ from airflow_provider_modelstudio.inference.address import (
     normal_url,
     secret_shapes,
 )
-from airflow_provider_modelstudio.inference.errors import ConfigurationError, Fault, RequestError
-from airflow_provider_modelstudio.inference.transport import ElasticTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import cbor2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_modelstudio.inference.refusal import (
+from airflow_provider_modelstudio.inference.transport.refusal import (
     CBOR,
     JSON,
     conceal,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_modelstudio.inference.address import ApiKey, BasicAuth, ClusterConfig
 from airflow_provider_modelstudio.inference.errors import ModelStudioError
 from airflow_provider_modelstudio.inference.transport import ElasticTransport
+from airflow_provider_modelstudio.inference.transport.address import ApiKey, BasicAuth, ClusterConfig
 from tests.transport.loopback import CBOR, Received, error, reply, saying
 
 if TYPE_CHECKING:

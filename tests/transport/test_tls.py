@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_modelstudio.inference.address import ClusterConfig
 from airflow_provider_modelstudio.inference.errors import ConfigurationError, Fault, RequestError
-from airflow_provider_modelstudio.inference.node import tls_context
+from airflow_provider_modelstudio.inference.transport.address import ClusterConfig
+from airflow_provider_modelstudio.inference.transport.node import tls_context
 from tests.transport.certificates import certificate
 from tests.transport.loopback import Loopback, Received, reply, saying
 

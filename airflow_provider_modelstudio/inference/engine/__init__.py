@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_modelstudio.inference.budget import Budget, Estimate
 from airflow_provider_modelstudio.inference.errors import BudgetError, InterruptedRunError
-from airflow_provider_modelstudio.inference.recall import Known, Shelf
 from airflow_provider_modelstudio.inference.summary import Summary
 from airflow_provider_modelstudio.inference.survey import survey
+from airflow_provider_modelstudio.inference.survey.recall import Known, Shelf
 
 from .apart import run_apart
 from .feeder import Feeder
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_modelstudio.inference.dataset import Source
-    from airflow_provider_modelstudio.inference.lease import Lease
     from airflow_provider_modelstudio.inference.plan import Part, Plan
     from airflow_provider_modelstudio.inference.survey import Survey
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
     from airflow_provider_modelstudio.inference.transport import Transport
-    from airflow_provider_modelstudio.inference.vault import Manifest, Seal, Vault
+    from airflow_provider_modelstudio.inference.vault import Vault
+    from airflow_provider_modelstudio.inference.vault.lease import Lease
+    from airflow_provider_modelstudio.inference.vault.records import Manifest, Seal
 
 __all__ = ["Budget", "Estimate", "Options", "Progress", "StopSignal", "estimate", "run", "run_apart"]
 
@@ -65,9 +66,9 @@ async def run(
     """
     began = asyncio.get_running_loop().time()
     manifest = await vault.committed()
-    await vault.check_destination(manifest.files(vault.storage.destination) if manifest else ())
+    await vault.publication.check(manifest.files(vault.storage.destination) if manifest else ())
     if manifest is not None:
-        await vault.publish(manifest)
+        await vault.publication.show(manifest, vault.manifest_key)
         return _summary(manifest, vault, None, began, options)
     with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
         work = _Run(plan, source, task, vault, options, report, Path(folder), began)
@@ -160,13 +161,14 @@ class _Run:
         await self._vault.record_plan()
         lease = self._vault.lease(self._options.clock, self._options.lease_seconds)
         await lease.acquire()
+        self._vault.journal.epoch = lease.epoch
         keeping = asyncio.create_task(lease.keep())
         try:
             manifest = await self._vault.committed()  # another attempt may have finished while we waited
             if manifest is None:
                 manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
             lease.check()  # who has been replaced shows nothing
-            await self._vault.publish(manifest)
+            await self._vault.publication.show(manifest, self._vault.manifest_key)
             await self._vault.forget_other_runs()
         finally:
             keeping.cancel()
@@ -217,11 +219,11 @@ class _Run:
         await asyncio.to_thread(self._source.check_unchanged)
         lease.check()
         options.fence()
-        segments = await vault.segments()
+        segments = await vault.journal.segments()
         manifest = await vault.commit(
             [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed
         )
-        await vault.drop_journal(segments)
+        await vault.journal.drop(segments)
         await lease.forget_earlier()
         return manifest
 

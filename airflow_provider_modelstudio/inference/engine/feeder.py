@@ -13,15 +13,16 @@ from airflow_provider_modelstudio.inference.dataset import WINDOW_ROWS
 from airflow_provider_modelstudio.inference.errors import InputChangedError
 from airflow_provider_modelstudio.inference.survey import REFUSED
 from airflow_provider_modelstudio.inference.tasks import Question
-from airflow_provider_modelstudio.inference.window import Asked, Window
+
+from .window import Asked, Window
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.plan import Part
-    from airflow_provider_modelstudio.inference.recall import Known
     from airflow_provider_modelstudio.inference.survey import Survey
+    from airflow_provider_modelstudio.inference.survey.recall import Known
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
 
     from .sender import Sender

@@ -12,8 +12,8 @@ from typing import Literal
 
 from airflow_provider_modelstudio.inference.budget import Budget
 from airflow_provider_modelstudio.inference.governor import Limits
-from airflow_provider_modelstudio.inference.lease import TTL
 from airflow_provider_modelstudio.inference.vault import Vault  # noqa: TC001  # dataclasses read their annotations
+from airflow_provider_modelstudio.inference.vault.lease import TTL
 
 __all__ = ["Options", "Progress", "StopSignal", "boot_clock"]
 

@@ -25,15 +25,16 @@ from airflow_provider_modelstudio.inference.errors import (
 )
 from airflow_provider_modelstudio.inference.governor import Governor
 from airflow_provider_modelstudio.inference.plan import Packer
-from airflow_provider_modelstudio.inference.vault import Record
-from airflow_provider_modelstudio.inference.window import Asked, Batch
+from airflow_provider_modelstudio.inference.vault.journal import Record
+
+from .window import Asked, Batch
 
 if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.governor import Permit
-    from airflow_provider_modelstudio.inference.lease import Lease
     from airflow_provider_modelstudio.inference.tasks import Decoded, InferenceTask, Question
     from airflow_provider_modelstudio.inference.transport import Transport
     from airflow_provider_modelstudio.inference.vault import Vault
+    from airflow_provider_modelstudio.inference.vault.lease import Lease
 
     from .options import Options
     from .windows import OpenWindows
@@ -228,7 +229,7 @@ class Sender:
         """Make an answer durable, then give it to the rows that asked."""
         keys = [question.key for question in batch.questions]
         errors = [decoded.refused.get(i) for i in range(len(keys))]
-        await self._vault.append(Record(keys, decoded.columns, errors, batch.parts))
+        await self._vault.journal.append(Record(keys, decoded.columns, errors, batch.parts))
         self._windows.deliver(batch, decoded)
 
     async def _settle(self, batch: Batch, permit: Permit, error: RequestError | AnswerError) -> None:
@@ -297,5 +298,5 @@ class Sender:
         schema = self._windows.answer_schema
         if schema is not None:  # else it could not lie beside answers, whose form nobody knows yet
             nothing = pa.RecordBatch.from_arrays([pa.nulls(1, field.type) for field in schema], schema=schema)
-            await self._vault.append(Record([question.key], nothing, [reason], batch.parts))
+            await self._vault.journal.append(Record([question.key], nothing, [reason], batch.parts))
         self._windows.refuse(asked, reason)

@@ -14,15 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 from airflow_provider_modelstudio.inference.errors import EndpointError, RowsRefusedError
-from airflow_provider_modelstudio.inference.vault import Counts
-from airflow_provider_modelstudio.inference.window import Asked
+from airflow_provider_modelstudio.inference.vault.records import Counts
+
+from .window import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_modelstudio.inference.recall import Shelf
+    from airflow_provider_modelstudio.inference.survey.recall import Shelf
     from airflow_provider_modelstudio.inference.tasks import Decoded, InferenceTask
-    from airflow_provider_modelstudio.inference.window import Batch, Window
+
+    from .window import Batch, Window
 
 __all__ = ["OpenWindows"]
 

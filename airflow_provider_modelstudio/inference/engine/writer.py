@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from airflow_provider_modelstudio.inference.dataset import PartWriter
+from airflow_provider_modelstudio.inference.dataset.parts import PartWriter
 from airflow_provider_modelstudio.inference.errors import RowsRefusedError
-from airflow_provider_modelstudio.inference.recall import KEY
-from airflow_provider_modelstudio.inference.vault import Counts
-from airflow_provider_modelstudio.inference.window import Window
+from airflow_provider_modelstudio.inference.survey.recall import KEY
+from airflow_provider_modelstudio.inference.vault.records import Counts
+
+from .window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.plan import Part, Plan
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
-    from airflow_provider_modelstudio.inference.vault import Seal, Vault
+    from airflow_provider_modelstudio.inference.vault import Vault
+    from airflow_provider_modelstudio.inference.vault.records import Seal
 
     from .windows import OpenWindows
 

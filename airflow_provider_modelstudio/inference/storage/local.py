@@ -1,8 +1,4 @@
-"""Where objects live that must be whole or absent. One contract, one class a kind of store.
-
-Every object is written whole: never appended to, never seen half.
-Keys are relative, ``/``-separated, and stay below the root of the storage.
-"""
+"""Objects on a POSIX file system: written aside, synced, and given their name in one step."""
 
 from __future__ import annotations
 
@@ -13,79 +9,21 @@ import errno
 import os
 import sys
 import uuid
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from .errors import DestinationError, StorageError
+from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError
+
+from . import ObjectExistsError, ObjectMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["PUBLISHED", "LocalStorage", "ObjectExistsError", "ObjectMissingError", "Storage"]
+__all__ = ["LocalStorage"]
 
 _TEMPORARY = ".tmp-"
-PUBLISHED = "published.json"
-"""Key of the record that names the files readers see now."""
-
-
-class ObjectExistsError(StorageError):
-    """Somebody else created this object first, with other bytes."""
-
-
-class ObjectMissingError(StorageError):
-    """There is no such object."""
-
-
-class Storage(Protocol):
-    """What the commit protocol needs of a store. All calls may raise :class:`~.errors.StorageError`."""
-
-    async def create(self, key: str, content: bytes) -> None:
-        """Store a new object; :class:`ObjectExistsError` when another one is there.
-
-        Creating the same bytes again is no error: the first answer may have been lost.
-        """
-
-    async def create_from(self, key: str, path: Path) -> None:
-        """Store a new object from a local file, which is used up. The key must name the content."""
-
-    async def replace(self, key: str, content: bytes) -> None:
-        """Store an object, whether or not there was one."""
-
-    async def read(self, key: str) -> bytes:
-        """The whole object; :class:`ObjectMissingError` when there is none."""
-
-    async def open(self, key: str) -> pa.NativeFile:
-        """A seekable reader of the object."""
-
-    async def list_keys(self, prefix: str) -> list[str]:
-        """Keys directly below the folder ``prefix``, sorted; empty when there is no such folder."""
-
-    async def delete(self, key: str) -> None:
-        """Remove an object; no error when there is none."""
-
-    async def modified(self, key: str) -> float:
-        """Seconds since the epoch by the clock of the store."""
-
-    async def published(self) -> dict[str, int] | None:
-        """Files of the destination and their sizes in bytes; ``None`` when there is no destination."""
-
-    async def publish(self, files: Mapping[str, str]) -> None:
-        """Make ``files`` (name → key) the whole content of the destination, in one step where the store can.
-
-        Where it cannot, files that the record :data:`PUBLISHED` names stay beside them until it names others.
-        """
-
-    async def scratch(self, folder: Path) -> Path:
-        """Where files for :meth:`create_from` are built: ``folder``, or a place from which they need no copy."""
-
-    @property
-    def destination(self) -> str:
-        """What readers open."""
-
-    def locate(self, key: str) -> str:
-        """The address of an object, for people."""
 
 
 class LocalStorage:

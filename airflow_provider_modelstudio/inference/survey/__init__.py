@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .errors import RowsRefusedError
+from airflow_provider_modelstudio.inference.errors import RowsRefusedError
+from airflow_provider_modelstudio.inference.tasks import Question, Refused
+
 from .recall import KEY
-from .tasks import Question, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from .dataset import Source
-    from .plan import Part
-    from .tasks import InferenceTask
+    from airflow_provider_modelstudio.inference.dataset import Source
+    from airflow_provider_modelstudio.inference.plan import Part
+    from airflow_provider_modelstudio.inference.tasks import InferenceTask
 
 __all__ = ["REFUSED", "PartSurvey", "Survey", "survey"]
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from airflow_provider_modelstudio.inference.decision import Mark, Split, Stop, Wait
 from airflow_provider_modelstudio.inference.errors import ConfigurationError, EndpointError, Fault, OutageError
-from airflow_provider_modelstudio.inference.wording import BYTES, bytes_in, describe, limit_in
+
+from .decision import Mark, Split, Stop, Wait
+from .wording import BYTES, bytes_in, describe, limit_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_modelstudio.inference.decision import Decision, Unit
     from airflow_provider_modelstudio.inference.errors import PermanentError, TransientError
+
+    from .decision import Decision, Unit
 
 __all__ = ["RULES", "Case", "Rule"]
 

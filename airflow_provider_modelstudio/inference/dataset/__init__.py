@@ -1,32 +1,30 @@
-"""Parquet in, Parquet out. The only file that opens Parquet.
+"""Parquet in, Parquet out. The only room that opens Parquet: sources here, parts of a destination in ``parts``.
 
 Reading streams: memory depends on the window, not on the file, the row group or the dataset.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import InputChangedError, InputError, StorageError
-from .plan import InputFile
+from airflow_provider_modelstudio.inference.errors import InputChangedError, InputError
+from airflow_provider_modelstudio.inference.plan import InputFile
+
 from .schemas import conform, first_line, read_partition, unify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from fsspec import AbstractFileSystem
 
-__all__ = ["PartReader", "PartWriter", "Source", "open_source"]
+__all__ = ["UNREADABLE", "WINDOW_ROWS", "Source", "open_source"]
 
 WINDOW_ROWS = 1024
 """Rows of a window, and of an output row group: 4 MiB of vectors at 1,024 float32."""
@@ -38,7 +36,7 @@ READ_BYTES = 32 * 1024 * 1024
 """What they may decode to, if each cell is as large as its row group: so it is where a dictionary has one entry."""
 READ_BUFFER = 1024 * 1024
 """Bytes read at a time from each column of a file."""
-_UNREADABLE = (pa.ArrowException, OSError, ValueError)
+UNREADABLE = (pa.ArrowException, OSError, ValueError)
 """What the Parquet library raises over damaged files; names that are not UTF-8 are a ``ValueError``."""
 _GLOB = "*?["
 
@@ -72,7 +70,7 @@ class Source:
         yield from cutter.rest()
 
     def check_unchanged(self) -> None:
-        """Raise :class:`~.errors.InputChangedError` when a file is not what the plan pinned."""
+        """Raise :class:`~..errors.InputChangedError` when a file is not what the plan pinned."""
         for file in self.files:
             try:
                 size, stamp = _stamp(self.filesystem, file.path)
@@ -107,7 +105,7 @@ class Source:
                             f"{file.path}, row group {index}: has {at - start} rows instead of "
                             f"{file.row_groups[index]}; the file is damaged"
                         )
-                except _UNREADABLE as error:
+                except UNREADABLE as error:
                     raise InputError(
                         f"{file.path}, row group {index}: cannot be read ({first_line(error)}); "
                         "the file is damaged or not Parquet"
@@ -217,7 +215,7 @@ def _footer(filesystem: AbstractFileSystem, path: str, root: str) -> tuple[Input
             groups = _rows_of_groups(metadata)
             if sum(groups) != metadata.num_rows:
                 raise InputError(f"{path}: not a readable Parquet file (its row groups do not add up)")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
     doubled = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if doubled is not None:
@@ -237,7 +235,7 @@ def _opened(filesystem: AbstractFileSystem, file: InputFile) -> Iterator[pq.Parq
             parquet = pq.ParquetFile(handle, buffer_size=READ_BUFFER, pre_buffer=False, page_checksum_verification=True)
         except FileNotFoundError as error:
             raise InputChangedError(f"{file.path} was removed while the task was reading it") from error
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise InputError(f"{file.path}: not a readable Parquet file ({first_line(error)})") from error
         yield parquet
 
@@ -248,152 +246,3 @@ def _stamp(filesystem: AbstractFileSystem, path: str) -> tuple[int, str]:
         if info.get(name) is not None:
             return int(info["size"]), str(info[name])
     return int(info["size"]), ""
-
-
-class PartWriter:
-    """Writes one output file on local disk, row group by row group.
-
-    Vectors are stored plain and uncompressed, everything else with zstd; pages carry checksums.
-    """
-
-    def __init__(self, path: Path, schema: pa.Schema, answers: Sequence[str]) -> None:
-        """:param answers: columns that hold answers; they do not compress and need no statistics."""
-        self.path = path
-        self.rows = 0
-        self._sink = _HashingFile(path)
-        leaves = _leaves(schema)
-        dense = [leaf for leaf, top, kind in leaves if top in answers and pa.types.is_floating(kind)]
-        plain = [leaf for leaf, top, _ in leaves if top not in answers]
-        self._writer = pq.ParquetWriter(
-            self._sink,
-            schema,
-            compression={leaf: "none" if leaf in dense else "zstd" for leaf, _, _ in leaves},
-            compression_level={leaf: 1 for leaf, _, _ in leaves if leaf not in dense},
-            use_dictionary=plain,
-            write_statistics=plain,
-            write_page_checksum=True,
-            store_schema=True,
-        )
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Append one row group."""
-        with self._refusal_told():
-            self._writer.write_batch(batch, row_group_size=max(batch.num_rows, 1))
-        self.rows += batch.num_rows
-
-    def close(self) -> tuple[str, int]:
-        """Finish the file; returns the sha256 of its content and its size in bytes."""
-        with self._refusal_told():
-            self._writer.close()
-            self._sink.close()
-        return self._sink.sha256.hexdigest(), self._sink.size
-
-    def discard(self) -> None:
-        """Drop the file."""
-        with contextlib.suppress(OSError):  # what the disk refused was told by whoever wrote
-            self._writer.close()
-        with contextlib.suppress(OSError):
-            self._sink.close()
-        self.path.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _refusal_told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StorageError(
-                f"{self.path} cannot be written: {error.strerror or first_line(error)}; "
-                "what was answered is kept, and the next try goes on from there"
-            ) from error
-
-
-class _HashingFile:
-    """A file that knows the digest of what was written to it."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
-
-    def write(self, content: Any) -> int:
-        view = memoryview(content)
-        self.sha256.update(view)
-        self.size += view.nbytes
-        return self._file.write(view)
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _leaves(schema: pa.Schema) -> list[tuple[str, str, pa.DataType]]:
-    """Parquet's leaf columns: dotted path, top-level name, Arrow type of the leaf."""
-    leaves: list[tuple[str, str, pa.DataType]] = []
-
-    def walk(kind: pa.DataType, path: str, top: str) -> None:
-        if pa.types.is_map(kind):
-            walk(kind.key_type, f"{path}.key_value.key", top)
-            walk(kind.item_type, f"{path}.key_value.value", top)
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-            walk(kind.value_type, f"{path}.list.element", top)
-        elif pa.types.is_struct(kind):
-            for i in range(kind.num_fields):
-                walk(kind.field(i).type, f"{path}.{kind.field(i).name}", top)
-        else:
-            leaves.append((path, top, kind))
-
-    for field in schema:
-        walk(field.type, field.name, field.name)
-    return leaves
-
-
-@contextlib.contextmanager
-def _damage_told() -> Iterator[None]:
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise StorageError(
-            f"a file of the dataset, kept in the state folder, is damaged ({first_line(error)}); "
-            "run with if_exists='overwrite' to ask everything anew"
-        ) from error
-
-
-class PartReader:
-    """Rows of a finished part by position, a row group at a time."""
-
-    def __init__(self, file: pa.NativeFile, columns: Sequence[str]) -> None:
-        with _damage_told():
-            self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
-        self._columns = list(columns)
-        self._ends: list[int] = []
-        for i in range(self._parquet.metadata.num_row_groups):
-            self._ends.append((self._ends[-1] if self._ends else 0) + self._parquet.metadata.row_group(i).num_rows)
-
-    @property
-    def group_ends(self) -> Sequence[int]:
-        """Row number after the last row of each row group."""
-        return self._ends
-
-    def group(self, index: int) -> pa.RecordBatch:
-        """One row group. Raises :class:`~.errors.StorageError` when it is damaged."""
-        with _damage_told():
-            table = self._parquet.read_row_group(index, columns=self._columns, use_threads=False)
-        return _concat(table.select(self._columns).combine_chunks().to_batches())

@@ -7,12 +7,12 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from .errors import InputError
+from airflow_provider_modelstudio.inference.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .plan import InputFile
+    from airflow_provider_modelstudio.inference.plan import InputFile
 
 __all__ = ["conform", "first_line", "read_partition", "unify"]
 
@@ -40,7 +40,7 @@ def _decoded(text: str) -> str:
 def unify(footers: Sequence[tuple[InputFile, pa.Schema]]) -> pa.Schema:
     """One schema for all files, by name: wider types, nulls where a file lacks a column.
 
-    Raises :class:`~.errors.InputError` naming file, column and both types where a type does not widen safely.
+    Raises :class:`~..errors.InputError` naming file, column and both types where a type does not widen safely.
     """
     unified = footers[0][1]
     for file, schema in footers[1:]:

@@ -6,10 +6,11 @@ One decision of four: **Wait** and ask the same again, **Split** and ask less at
 
 from __future__ import annotations
 
-from airflow_provider_modelstudio.inference.decision import Decision, Mark, Split, Stop, Wait
 from airflow_provider_modelstudio.inference.errors import AnswerError, RequestError
-from airflow_provider_modelstudio.inference.rules import RULES, Case, Rule
-from airflow_provider_modelstudio.inference.wording import scrub
+
+from .decision import Decision, Mark, Split, Stop, Wait
+from .rules import RULES, Case, Rule
+from .wording import scrub
 
 __all__ = ["Decision", "Mark", "Split", "Stop", "Wait", "decide", "find_rule", "scrub"]
 

@@ -1,6 +1,6 @@
 """How a question gets to an inference endpoint and its answer back, undecoded.
 
-No retries, no batching, no pauses: one call, one answer or one :class:`~.errors.RequestError`.
+No retries, no batching, no pauses: one call, one answer or one :class:`~..errors.RequestError`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_modelstudio import __version__
-from airflow_provider_modelstudio.inference.address import inference_path
 from airflow_provider_modelstudio.inference.errors import Fault, RequestError
-from airflow_provider_modelstudio.inference.node import ElasticNode, Exchange, ExchangeError
-from airflow_provider_modelstudio.inference.refusal import (
+from airflow_provider_modelstudio.inference.tasks import Answer
+
+from .address import inference_path
+from .node import ElasticNode, Exchange, ExchangeError
+from .refusal import (
     CBOR,
     COMPATIBLE,
     JSON,
@@ -27,12 +29,11 @@ from airflow_provider_modelstudio.inference.refusal import (
     read_object,
     refused,
 )
-from airflow_provider_modelstudio.inference.tasks import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_modelstudio.inference.address import ClusterConfig
+    from .address import ClusterConfig
 
 __all__ = ["ElasticTransport", "EndpointFacts", "Transport"]
 
@@ -72,13 +73,13 @@ class Transport(Protocol):
         """The answer to a JSON body. Billed.
 
         ``expect_bytes``: about how long the answer may become; twice as much and 1 MiB are read at most.
-        Raises :class:`~.errors.RequestError` only, for an endpoint that :meth:`describe` knows.
+        Raises :class:`~..errors.RequestError` only, for an endpoint that :meth:`describe` knows.
         """
 
     async def describe(self, task_type: str, inference_id: str) -> EndpointFacts:
         """What the endpoint is. Free.
 
-        Raises :class:`~.errors.RequestError`, or :class:`~.errors.ConfigurationError` for an id that none can have.
+        Raises :class:`~..errors.RequestError`, or :class:`~..errors.ConfigurationError` for an id that none can have.
         """
 
     async def aclose(self) -> None:

@@ -13,15 +13,16 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from .dataset import PartReader
-from .errors import StorageError
-from .vault import Seal, decode_segment
+from airflow_provider_modelstudio.inference.dataset.parts import PartReader
+from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.vault.journal import decode_segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from .vault import Vault
+    from airflow_provider_modelstudio.inference.vault import Vault
+    from airflow_provider_modelstudio.inference.vault.records import Seal
 
 __all__ = ["KEY", "Known", "Shelf", "Source"]
 
@@ -84,11 +85,11 @@ class Known:
                 for seal in sealed.values():
                     file.write(await self._part(self._vault, seal, same_run=True))
             first = self.rows
-            for key in await self._vault.segments():
+            for key in await self._vault.journal.segments():
                 file.write(await self._segment(key, reuse=reuse))
             self.journal = range(first, self.rows)
             if reuse:
-                shown = (await self._vault.published()).get("run_key")
+                shown = (await self._vault.publication.record()).get("run_key")
                 for run in await self._vault.other_runs():
                     first = self.rows
                     for seal in (await self._vault.seals(run)).values():

@@ -18,9 +18,10 @@ from aiohttp.resolver import ThreadedResolver
 from elastic_transport import AiohttpHttpNode, NodeConfig
 from yarl import URL
 
-from airflow_provider_modelstudio.inference.address import forbidden_address
 from airflow_provider_modelstudio.inference.errors import ConfigurationError, Fault
-from airflow_provider_modelstudio.inference.refusal import media_type
+
+from .address import forbidden_address
+from .refusal import media_type
 
 if TYPE_CHECKING:
     import socket
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import ResolveResult
 
-    from airflow_provider_modelstudio.inference.address import ClusterConfig
+    from .address import ClusterConfig
 
 __all__ = ["ElasticNode", "Exchange", "ExchangeError", "tls_context"]
 
@@ -187,7 +188,7 @@ async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
 def tls_context(config: ClusterConfig) -> ssl.SSLContext:
     """How the server proves who it is: TLS 1.2 or newer, the system's authorities or the connection's own.
 
-    Raises :class:`~.errors.ConfigurationError` for a ``ca_certificate`` that cannot be read.
+    Raises :class:`~..errors.ConfigurationError` for a ``ca_certificate`` that cannot be read.
     """
     given = config.ca_certificate
     try:

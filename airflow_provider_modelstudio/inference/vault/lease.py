@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import StorageError, SupersededError
-from .storage import ObjectExistsError, ObjectMissingError
+from airflow_provider_modelstudio.inference.errors import StorageError, SupersededError
+from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .storage import Storage
+    from airflow_provider_modelstudio.inference.storage import Storage
 
 __all__ = ["TTL", "Lease", "Process"]
 
@@ -94,7 +94,7 @@ class Lease:
         self._superseded = False
 
     def check(self) -> None:
-        """Raise :class:`~.errors.SupersededError` unless this attempt may spend now."""
+        """Raise :class:`~..errors.SupersededError` unless this attempt may spend now."""
         if self._superseded:
             raise SupersededError(
                 "another attempt of this run has taken over; this one leaves, and what it was answered is kept"

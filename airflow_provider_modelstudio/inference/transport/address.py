@@ -145,7 +145,7 @@ def normal_url(url: str, *, what: str, allow_http: bool = False) -> str:
     """``scheme://host:port/prefix`` of a URL that a request may go to.
 
     ``what``: the field's name, for the message.
-    Raises :class:`~.errors.ConfigurationError` without quoting the URL, which may hold a secret.
+    Raises :class:`~..errors.ConfigurationError` without quoting the URL, which may hold a secret.
     """
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
         raise ConfigurationError(f"{what} holds characters that no URL has")
@@ -189,7 +189,7 @@ def _check_host(host: str, what: str) -> None:
 def inference_path(task_type: str | None, inference_id: str | None) -> str:
     """Path of an endpoint, or of all, ids percent-encoded; without ``task_type`` Elasticsearch looks the type up.
 
-    Raises :class:`~.errors.ConfigurationError` for what Elasticsearch takes for no task type or no id.
+    Raises :class:`~..errors.ConfigurationError` for what Elasticsearch takes for no task type or no id.
     """
     if task_type is not None and not _TASK_TYPE.fullmatch(task_type):
         raise ConfigurationError(f"task_type must be lower-case letters and _, not {task_type[:80]!r}")
@@ -296,7 +296,7 @@ class BasicAuth:
 class ClusterConfig:
     """All that a connection to Elasticsearch needs to know. Every check is made when it is built.
 
-    Raises :class:`~.errors.ConfigurationError` naming the field.
+    Raises :class:`~..errors.ConfigurationError` naming the field.
     """
 
     url: str

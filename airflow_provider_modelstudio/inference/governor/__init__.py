@@ -25,7 +25,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from airflow_provider_modelstudio.inference.pace import CUT, LONGEST_GAP, Pace
+from .pace import CUT, LONGEST_GAP, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from .errors import StorageError
-from .storage import PUBLISHED, ObjectExistsError, ObjectMissingError
+from airflow_provider_modelstudio.inference.errors import StorageError
+
+from . import PUBLISHED, ObjectExistsError, ObjectMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -74,17 +75,17 @@ class ObjectStorage:
         return f"{self._scheme}://{self._path(key)}"
 
     async def scratch(self, folder: Path) -> Path:
-        """See :class:`~.storage.Storage`."""
+        """See :class:`~.Storage`."""
         return folder
 
     async def create(self, key: str, content: bytes) -> None:
-        """See :class:`~.storage.Storage`."""
+        """See :class:`~.Storage`."""
         if not self._creates:
             await self._probe()
         await self._create(key, content)
 
     async def create_from(self, key: str, path: Path) -> None:
-        """See :class:`~.storage.Storage`. The key names the content, so that writing it again changes nothing."""
+        """See :class:`~.Storage`. The key names the content, so that writing it again changes nothing."""
         size = (await asyncio.to_thread(path.stat)).st_size
         if await self._size(key) is None:
             await self._ask(key, self._fs.put_file, str(path), self._path(key))
@@ -94,38 +95,38 @@ class ObjectStorage:
         await asyncio.to_thread(path.unlink)
 
     async def replace(self, key: str, content: bytes) -> None:
-        """See :class:`~.storage.Storage`."""
+        """See :class:`~.Storage`."""
         await self._ask(key, self._fs.pipe_file, self._path(key), content)
 
     async def read(self, key: str) -> bytes:
-        """See :class:`~.storage.Storage`."""
+        """See :class:`~.Storage`."""
         content: bytes = await self._ask(key, self._fs.cat_file, self._path(key))
         return content
 
     async def open(self, key: str) -> pa.NativeFile:
-        """See :class:`~.storage.Storage`."""
+        """See :class:`~.Storage`."""
         return pa.PythonFile(await self._ask(key, self._fs.open, self._path(key), "rb"), mode="r")
 
     async def list_keys(self, prefix: str) -> list[str]:
-        """See :class:`~.storage.Storage`."""
+        """See :class:`~.Storage`."""
         folder = self._path(prefix)
         return [f"{prefix}/{name}" for name in sorted(await self._names(folder))]
 
     async def delete(self, key: str) -> None:
-        """See :class:`~.storage.Storage`."""
+        """See :class:`~.Storage`."""
         try:
             await self._ask(key, self._fs.rm_file, self._path(key))
         except ObjectMissingError:
             return
 
     async def modified(self, key: str) -> float:
-        """See :class:`~.storage.Storage`."""
+        """See :class:`~.Storage`."""
         info = await self._info(key)
         stamp = next(info[name] for name in ("LastModified", "last_modified", "updated", "mtime") if name in info)
         return float(stamp.timestamp() if hasattr(stamp, "timestamp") else stamp)
 
     async def published(self) -> dict[str, int] | None:
-        """See :class:`~.storage.Storage`."""
+        """See :class:`~.Storage`."""
         folder, _, name = self._destination.rpartition("/")
         if self._single_file:
             sizes = await self._names(folder)
@@ -133,7 +134,7 @@ class ObjectStorage:
         return await self._names(self._destination) or None
 
     async def publish(self, files: Mapping[str, str]) -> None:
-        """See :class:`~.storage.Storage`. Each copy is retried on its own; nothing that is there already is copied."""
+        """See :class:`~.Storage`. Each copy is retried on its own; nothing that is there already is copied."""
         if self._single_file:
             ((_, key),) = files.items()
             await self._ask(key, self._fs.cp_file, self._path(key), self._destination)

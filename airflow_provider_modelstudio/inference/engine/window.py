@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from .vault import Counts
+from airflow_provider_modelstudio.inference.vault.records import Counts
 
 if TYPE_CHECKING:
-    from .plan import Part
-    from .tasks import Question
+    from airflow_provider_modelstudio.inference.plan import Part
+    from airflow_provider_modelstudio.inference.tasks import Question
 
 __all__ = ["Asked", "Batch", "Window"]
 

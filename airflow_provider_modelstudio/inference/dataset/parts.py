@@ -1,0 +1,171 @@
+"""Files of a destination: written row group by row group, read back by position."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from airflow_provider_modelstudio.inference.errors import StorageError
+
+from . import UNREADABLE
+from .schemas import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+__all__ = ["PartReader", "PartWriter"]
+
+
+class PartWriter:
+    """Writes one output file on local disk, row group by row group.
+
+    Vectors are stored plain and uncompressed, everything else with zstd; pages carry checksums.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, answers: Sequence[str]) -> None:
+        """:param answers: columns that hold answers; they do not compress and need no statistics."""
+        self.path = path
+        self.rows = 0
+        self._sink = _HashingFile(path)
+        leaves = _leaves(schema)
+        dense = [leaf for leaf, top, kind in leaves if top in answers and pa.types.is_floating(kind)]
+        plain = [leaf for leaf, top, _ in leaves if top not in answers]
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            schema,
+            compression={leaf: "none" if leaf in dense else "zstd" for leaf, _, _ in leaves},
+            compression_level={leaf: 1 for leaf, _, _ in leaves if leaf not in dense},
+            use_dictionary=plain,
+            write_statistics=plain,
+            write_page_checksum=True,
+            store_schema=True,
+        )
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append one row group."""
+        with self._refusal_told():
+            self._writer.write_batch(batch, row_group_size=max(batch.num_rows, 1))
+        self.rows += batch.num_rows
+
+    def close(self) -> tuple[str, int]:
+        """Finish the file; returns the sha256 of its content and its size in bytes."""
+        with self._refusal_told():
+            self._writer.close()
+            self._sink.close()
+        return self._sink.sha256.hexdigest(), self._sink.size
+
+    def discard(self) -> None:
+        """Drop the file."""
+        with contextlib.suppress(OSError):  # what the disk refused was told by whoever wrote
+            self._writer.close()
+        with contextlib.suppress(OSError):
+            self._sink.close()
+        self.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _refusal_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} cannot be written: {error.strerror or first_line(error)}; "
+                "what was answered is kept, and the next try goes on from there"
+            ) from error
+
+
+class _HashingFile:
+    """A file that knows the digest of what was written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content)
+        self.sha256.update(view)
+        self.size += view.nbytes
+        return self._file.write(view)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _leaves(schema: pa.Schema) -> list[tuple[str, str, pa.DataType]]:
+    """Parquet's leaf columns: dotted path, top-level name, Arrow type of the leaf."""
+    leaves: list[tuple[str, str, pa.DataType]] = []
+
+    def walk(kind: pa.DataType, path: str, top: str) -> None:
+        if pa.types.is_map(kind):
+            walk(kind.key_type, f"{path}.key_value.key", top)
+            walk(kind.item_type, f"{path}.key_value.value", top)
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            walk(kind.value_type, f"{path}.list.element", top)
+        elif pa.types.is_struct(kind):
+            for i in range(kind.num_fields):
+                walk(kind.field(i).type, f"{path}.{kind.field(i).name}", top)
+        else:
+            leaves.append((path, top, kind))
+
+    for field in schema:
+        walk(field.type, field.name, field.name)
+    return leaves
+
+
+@contextlib.contextmanager
+def _damage_told() -> Iterator[None]:
+    try:
+        yield
+    except UNREADABLE as error:
+        raise StorageError(
+            f"a file of the dataset, kept in the state folder, is damaged ({first_line(error)}); "
+            "run with if_exists='overwrite' to ask everything anew"
+        ) from error
+
+
+class PartReader:
+    """Rows of a finished part by position, a row group at a time."""
+
+    def __init__(self, file: pa.NativeFile, columns: Sequence[str]) -> None:
+        with _damage_told():
+            self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+        self._columns = list(columns)
+        self._ends: list[int] = []
+        for i in range(self._parquet.metadata.num_row_groups):
+            self._ends.append((self._ends[-1] if self._ends else 0) + self._parquet.metadata.row_group(i).num_rows)
+
+    @property
+    def group_ends(self) -> Sequence[int]:
+        """Row number after the last row of each row group."""
+        return self._ends
+
+    def group(self, index: int) -> pa.RecordBatch:
+        """One row group. Raises :class:`~..errors.StorageError` when it is damaged."""
+        with _damage_told():
+            table = self._parquet.read_row_group(index, columns=self._columns, use_threads=False)
+        (batch,) = table.select(self._columns).combine_chunks().to_batches()
+        return batch

@@ -1,0 +1,191 @@
+"""What is durable: answers paid for, parts that are finished, and the one object that is the commit.
+
+Layout below the state folder, which lies beside the dataset and never in it::
+
+    <cache_key>/epoch/00000003                   who holds attempt 3; created once
+    <cache_key>/journal/e00000003-00000017.seg   answers, in the order they came; created once
+    <cache_key>/runs/<run_key>/plan.json         pinned inputs; created once
+    <cache_key>/runs/<run_key>/parts/…           output files, named by their content; created once
+    <cache_key>/runs/<run_key>/keys/…            content key of each row of a part; created once
+    <cache_key>/runs/<run_key>/seals/00000.json  this part is finished, these are its books; created once
+    <cache_key>/runs/<run_key>/manifest.json     THE COMMIT; created once
+    published.json                               which run readers see now
+    publishing.json                              files that a publication may have left in the destination
+
+An answer counts only once it is in a segment that is durable.
+Parts and the manifest derive from answers.
+A reader goes from the manifest to parts that were there before it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from airflow_provider_modelstudio.inference.errors import InputChangedError, StorageError
+from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
+
+from .journal import Journal
+from .lease import Lease
+from .publication import Publication
+from .records import Counts, Manifest, Seal, restored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from airflow_provider_modelstudio.inference.plan import Part, Plan
+    from airflow_provider_modelstudio.inference.storage import Storage
+
+__all__ = ["Vault"]
+
+KEEP_UNFINISHED_SECONDS = 7 * 24 * 3600.0
+
+
+class Vault:
+    """The durable side of one run."""
+
+    def __init__(self, storage: Storage, plan: Plan) -> None:
+        self.storage = storage
+        self.plan = plan
+        self._cache = plan.cache_key
+        self._run = f"{plan.cache_key}/runs/{plan.run_key}"
+        self.journal = Journal(storage, plan.cache_key, plan.run_key)
+        self.publication = Publication(storage)
+
+    # ------------------------------------------------------------------ commit
+
+    async def committed(self) -> Manifest | None:
+        """The manifest of this run, if it is finished."""
+        try:
+            content = await self.storage.read(self.manifest_key)
+        except ObjectMissingError:
+            return None
+        return restored(self.storage.locate(self.manifest_key), content, Manifest.from_dict)
+
+    @property
+    def manifest_key(self) -> str:
+        """Key of the commit."""
+        return f"{self._run}/manifest.json"
+
+    async def record_plan(self) -> None:
+        """Pin the plan; a plan on record must be equal to go on with it."""
+        try:
+            await self.storage.create(f"{self._run}/plan.json", self.plan.as_json())
+        except ObjectExistsError as error:
+            raise InputChangedError(
+                f"the plan on record in {self.storage.locate(self._run)} is another one; remove that folder"
+            ) from error
+
+    def lease(self, clock: Callable[[], float], ttl: float) -> Lease:
+        """The right to spend on this cache key."""
+        return Lease(self.storage, self._cache, self.plan.run_key, clock=clock, ttl=ttl)
+
+    async def commit(self, seals: Sequence[Seal], *, owner: str, removed: int) -> Manifest:
+        """Make the run's dataset a fact. If another attempt was first, its dataset is the fact."""
+        manifest = Manifest(
+            cache_key=self.plan.cache_key,
+            run_key=self.plan.run_key,
+            rows=self.plan.rows,
+            removed=removed,
+            owner=owner,
+            parts=tuple(sorted(seals, key=lambda seal: seal.part)),
+        )
+        if manifest.counts.rows != self.plan.rows or len(manifest.parts) != len(self.plan.parts):
+            raise StorageError(
+                f"the books do not balance: {self.plan.rows} rows planned, {manifest.counts.rows} booked; nothing was committed"
+            )
+        try:
+            await self.storage.create(self.manifest_key, manifest.as_json())
+        except ObjectExistsError:
+            first = await self.committed()
+            if first is None:
+                raise
+            return first
+        return manifest
+
+    # ------------------------------------------------------------------ parts
+
+    def part_key(self, part: Part, sha256: str) -> tuple[str, str]:
+        """File name and key of a finished part."""
+        name = f"part-{part.index:05d}-{sha256[:16]}.parquet"
+        return name, f"{self._run}/parts/{name}"
+
+    async def seal(
+        self,
+        part: Part,
+        *,
+        path: Path,
+        sha256: str,
+        size: int,
+        keys: bytes,
+        columns: Sequence[str],
+        counts: Counts,
+    ) -> Seal:
+        """Keep a finished part. Its answers in the journal are then no longer needed."""
+        if counts.rows != part.rows or len(keys) != 16 * part.rows:
+            raise StorageError(
+                f"the books of part {part.index} do not balance: {part.rows} rows planned, {counts.rows} booked"
+            )
+        name, key = self.part_key(part, sha256)
+        keys_key = f"{self._run}/keys/{part.index:05d}-{sha256[:16]}.bin"
+        await self.storage.create_from(key, path)
+        await self.storage.create(keys_key, keys)
+        seal = Seal(
+            part=part.index,
+            name=name,
+            key=key,
+            keys=keys_key,
+            rows=part.rows,
+            bytes=size,
+            sha256=sha256,
+            columns=tuple(columns),
+            counts=counts,
+        )
+        seal_key = f"{self._run}/seals/{part.index:05d}.json"
+        try:
+            await self.storage.create(seal_key, json.dumps(seal.as_dict()).encode())
+        except ObjectExistsError:  # another attempt finished this part first: its part is the part
+            seal = restored(self.storage.locate(seal_key), await self.storage.read(seal_key), Seal.from_dict)
+        await self.journal.drop_part(part.index)
+        return seal
+
+    async def seals(self, run_key: str | None = None) -> dict[int, Seal]:
+        """Finished parts of this run, or of another run with the same cache key."""
+        run = f"{self._cache}/runs/{run_key or self.plan.run_key}"
+        found = [
+            restored(self.storage.locate(key), await self.storage.read(key), Seal.from_dict)
+            for key in await self.storage.list_keys(f"{run}/seals")
+        ]
+        return {seal.part: seal for seal in found}
+
+    async def runs(self) -> list[str]:
+        """Run keys of all runs with this cache key."""
+        return [key.rpartition("/")[2] for key in await self.storage.list_keys(f"{self._cache}/runs")]
+
+    async def other_runs(self) -> list[str]:
+        """Run keys of other runs whose answers may be shared."""
+        return [run for run in await self.runs() if run != self.plan.run_key]
+
+    async def forget_other_runs(self) -> None:
+        """Remove runs that this one, committed and shown, has replaced.
+
+        Runs that did not finish keep their paid answers for a week, by the clock of the store.
+        """
+        now = await self.storage.modified(self.manifest_key)
+        for run in await self.other_runs():
+            folder = f"{self._cache}/runs/{run}"
+            objects = await self.storage.list_keys(folder)
+            if f"{folder}/manifest.json" not in objects:
+                try:
+                    age = now - await self.storage.modified(f"{folder}/plan.json")
+                except ObjectMissingError:
+                    age = KEEP_UNFINISHED_SECONDS
+                if age < KEEP_UNFINISHED_SECONDS:
+                    continue
+            # What names the parts goes first: nobody may find a name without its part.
+            await self.storage.delete(f"{folder}/manifest.json")
+            for below in ("seals", "keys", "parts"):
+                for key in await self.storage.list_keys(f"{folder}/{below}"):
+                    await self.storage.delete(key)
+            await self.storage.delete(f"{folder}/plan.json")

@@ -1,0 +1,128 @@
+"""Answers paid for, in the order they came: one self-checking object for all that arrived during a write."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_modelstudio.inference.storage import Storage
+
+__all__ = ["Journal", "Record", "decode_segment", "encode_segment"]
+
+_MAGIC = b"MSJ1"
+_HEADER = struct.Struct("<4sIQ")
+KEY_TYPE = pa.binary(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Outcomes of one request, on their way into the journal."""
+
+    keys: Sequence[bytes]
+    columns: pa.RecordBatch
+    errors: Sequence[str | None]
+    parts: frozenset[int]
+    """Parts that wait for these answers."""
+
+
+def encode_segment(records: Sequence[Record], run_key: str) -> bytes:
+    """One self-checking object with the outcomes of some requests."""
+    columns = pa.concat_batches([record.columns for record in records])
+    keys = pa.array([key for record in records for key in record.keys], KEY_TYPE)
+    errors = pa.array([error for record in records for error in record.errors], pa.string())
+    batch = pa.RecordBatch.from_arrays(
+        [keys, errors, *columns.columns],
+        schema=pa.schema(
+            [pa.field("", KEY_TYPE), pa.field("error", pa.string()), *columns.schema], metadata={"run_key": run_key}
+        ),
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    body = memoryview(sink.getvalue())
+    return b"".join((_HEADER.pack(_MAGIC, zlib.crc32(body), body.nbytes), body))
+
+
+def decode_segment(content: bytes) -> tuple[str, pa.RecordBatch] | None:
+    """Run and outcomes of a segment: content key, error, answer columns; ``None`` when it is damaged."""
+    if len(content) < _HEADER.size:
+        return None
+    magic, checksum, size = _HEADER.unpack_from(content)
+    body = memoryview(content)[_HEADER.size :]
+    if magic != _MAGIC or size != body.nbytes or zlib.crc32(body) != checksum:
+        return None
+    with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+        batch = reader.read_next_batch()
+    return (batch.schema.metadata or {}).get(b"run_key", b"").decode(), batch
+
+
+class Journal:
+    """Segments below ``<cache_key>/journal``, created once each."""
+
+    def __init__(self, storage: Storage, cache_key: str, run_key: str) -> None:
+        self.epoch = 0
+        """Of the attempt that writes; names its segments."""
+        self._storage = storage
+        self._folder = f"{cache_key}/journal"
+        self._run_key = run_key
+        self._written = 0
+        self._queue: list[tuple[Record, asyncio.Future[None]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._waiting_for: dict[str, set[int]] = {}
+        """Segment → parts that are not sealed yet and have answers in it."""
+
+    async def append(self, record: Record) -> None:
+        """Return when the outcomes are durable. What arrives during a write goes into the next one."""
+        done = asyncio.get_running_loop().create_future()
+        self._queue.append((record, done))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+        await done
+
+    async def _flush(self) -> None:
+        try:
+            while self._queue:
+                batch, self._queue = self._queue, []
+                try:
+                    await self._write_segment([record for record, _ in batch])
+                except Exception as error:  # noqa: BLE001  # every waiter gets it, nobody else can
+                    for _, done in batch:
+                        if not done.done():
+                            done.set_exception(error)
+                else:
+                    for _, done in batch:
+                        if not done.done():
+                            done.set_result(None)
+        finally:
+            self._flushing = None
+
+    async def _write_segment(self, records: Sequence[Record]) -> None:
+        self._written += 1
+        key = f"{self._folder}/e{self.epoch:08d}-{self._written:08d}.seg"
+        await self._storage.create(key, await asyncio.to_thread(encode_segment, records, self._run_key))
+        self._waiting_for[key] = set().union(*(record.parts for record in records))
+
+    async def drop_part(self, part: int) -> None:
+        """Forget segments of which every answer is in a sealed part, now that ``part`` is one."""
+        for key, parts in list(self._waiting_for.items()):
+            parts.discard(part)
+            if not parts:
+                del self._waiting_for[key]
+                await self._storage.delete(key)
+
+    async def segments(self) -> list[str]:
+        """Keys of all segments, oldest first."""
+        return [key for key in await self._storage.list_keys(self._folder) if key.endswith(".seg")]
+
+    async def drop(self, segments: Sequence[str]) -> None:
+        """Forget segments whose answers are in a committed dataset."""
+        for key in segments:
+            await self._storage.delete(key)
