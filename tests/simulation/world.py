@@ -142,7 +142,8 @@ class SimulatedStorage:
 
         return await again(once)
 
-    async def create(self, key, content):
+    async def create(self, key, *pieces):
+        content = b"".join(pieces)
         try:
             await self._do(lambda: self._create(key, content))
         except ObjectExistsError:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.plan import Part
     from airflow_provider_modelstudio.inference.survey import Survey
     from airflow_provider_modelstudio.inference.survey.recall import Known
-    from airflow_provider_modelstudio.inference.tasks import InferenceTask
+    from airflow_provider_modelstudio.inference.tasks import InferenceTask, Refused
 
     from .sender import Sender
     from .windows import OpenWindows
@@ -38,10 +38,6 @@ class _Read(NamedTuple):
 
     window: Window
     origins: np.ndarray
-    needed: np.ndarray
-    """Positions of the rows that are asked, or refused unasked."""
-    questions: list[Question | str]
-    """For each of them the question, or the reason."""
     tokens: np.ndarray
     """Estimated tokens of each row's question."""
 
@@ -88,16 +84,7 @@ class Feeder:
                 surveyed = self._survey.part(part)
             here = slice(first - part.first_row, first - part.first_row + batch.num_rows)
             keys, origins = surveyed.keys[here].copy(), surveyed.origins[here]
-            needed = np.flatnonzero((origins == REFUSED) | (origins == np.arange(first, first + batch.num_rows)))
-            asking = batch if len(needed) == batch.num_rows else batch.take(pa.array(needed))
-            questions = [
-                question if isinstance(question, Question) else question.reason
-                for question in (self._task.questions(asking) if len(needed) else ())
-            ]
-            told = b"".join([question.key if isinstance(question, Question) else _NO_KEY for question in questions])
-            if keys[needed].tobytes() != told:
-                raise InputChangedError("a source file was changed while the task was reading it")
-            yield _Read(Window(part, first, batch, keys), origins, needed, questions, surveyed.tokens[here])
+            yield _Read(Window(part, first, batch, keys), origins, surveyed.tokens[here])
 
     async def _room(self) -> None:
         """Wait until another window may be open; memory is bounded here."""
@@ -110,7 +97,10 @@ class Feeder:
 
     async def _open(self, read: _Read) -> None:
         """Hand out what is known about a window, and pack the rest."""
-        window, origins, needed, questions, tokens = read
+        window, origins, tokens = read
+        rows = np.arange(window.first_row, window.first_row + window.rows)
+        needed = np.flatnonzero((origins == REFUSED) | (origins == rows))
+        questions = self._questions(window, needed)
         self._windows.add(window)
         known = np.flatnonzero(origins < REFUSED)
         if len(known):
@@ -118,12 +108,25 @@ class Feeder:
                 self._windows.recall(window, known[at], columns, reasons, book)
                 if book == "embedded":
                     window.counts.tokens += int(tokens[known[at]].sum())
-        rows = np.arange(window.first_row, window.first_row + window.rows)
         for position in np.flatnonzero((origins >= 0) & (origins != rows)).tolist():
             self._windows.share(Asked(window, position), int(origins[position]))
         for position, question in zip(needed.tolist(), questions, strict=True):
-            if isinstance(question, str):
-                window.fail(position, question)
-            else:
+            if isinstance(question, Question):
                 self._sender.feed(Asked(window, position), question)
+            else:
+                window.fail(position, question.reason)
         self._windows.check(window)
+
+    def _questions(self, window: Window, needed: np.ndarray) -> list[Question | Refused]:
+        """What the rows at ``needed`` ask, or why they are refused unasked.
+
+        In the loop, although it takes a millisecond: in the reader's thread it would fight the loop for the interpreter.
+        """
+        if not len(needed):
+            return []
+        batch = window.batch if len(needed) == window.rows else window.batch.take(pa.array(needed))
+        questions = self._task.questions(batch)
+        told = b"".join([question.key if isinstance(question, Question) else _NO_KEY for question in questions])
+        if window.keys[needed].tobytes() != told:
+            raise InputChangedError("a source file was changed while the task was reading it")
+        return questions

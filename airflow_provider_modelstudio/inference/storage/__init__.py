@@ -6,7 +6,7 @@ Keys are relative, ``/``-separated, and stay below the root of the storage.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from airflow_provider_modelstudio.inference.errors import StorageError
 
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["PUBLISHED", "ObjectExistsError", "ObjectMissingError", "Storage"]
+__all__ = ["PUBLISHED", "ObjectExistsError", "ObjectMissingError", "Piece", "Storage"]
 
 PUBLISHED = "published.json"
 """Key of the record that names the files readers see now."""
+
+
+Piece: TypeAlias = bytes | memoryview
+"""Part of the content of an object."""
 
 
 class ObjectExistsError(StorageError):
@@ -33,8 +37,8 @@ class ObjectMissingError(StorageError):
 class Storage(Protocol):
     """What the commit protocol needs of a store. All calls may raise :class:`~..errors.StorageError`."""
 
-    async def create(self, key: str, content: bytes) -> None:
-        """Store a new object; :class:`ObjectExistsError` when another one is there.
+    async def create(self, key: str, *content: Piece) -> None:
+        """Store a new object, made of pieces; :class:`ObjectExistsError` when another one is there.
 
         Creating the same bytes again is no error: the first answer may have been lost.
         """

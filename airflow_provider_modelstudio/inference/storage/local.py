@@ -18,8 +18,10 @@ from airflow_provider_modelstudio.inference.errors import DestinationError, Stor
 from . import ObjectExistsError, ObjectMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from . import Piece
 
 __all__ = ["LocalStorage"]
 
@@ -50,7 +52,7 @@ class LocalStorage:
     def locate(self, key: str) -> str:
         return str(self._path(key))
 
-    async def create(self, key: str, content: bytes) -> None:
+    async def create(self, key: str, *content: Piece) -> None:
         await asyncio.to_thread(self._create, key, content)
 
     async def create_from(self, key: str, path: Path) -> None:
@@ -111,13 +113,13 @@ class LocalStorage:
             _sync_folder(folder.parent)
         self._made.add(folder)
 
-    def _write_temporary(self, folder: Path, content: bytes) -> Path:
+    def _write_temporary(self, folder: Path, content: Sequence[Piece]) -> Path:
         self._make_folder(folder)
         temporary = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
         with _explained(temporary):
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
+                file.writelines(content)
                 file.flush()
                 os.fsync(file.fileno())
         return temporary
@@ -133,9 +135,9 @@ class LocalStorage:
         _sync_folder(path.parent)
         return True
 
-    def _create(self, key: str, content: bytes) -> None:
+    def _create(self, key: str, content: Sequence[Piece]) -> None:
         path = self._path(key)
-        if not self._link(self._write_temporary(path.parent, content), path) and self._read(key) != content:
+        if not self._link(self._write_temporary(path.parent, content), path) and self._read(key) != b"".join(content):
             raise ObjectExistsError(f"{path} exists already")
 
     def _create_from(self, key: str, source: Path) -> None:
@@ -156,7 +158,7 @@ class LocalStorage:
 
     def _replace(self, key: str, content: bytes) -> None:
         path = self._path(key)
-        temporary = self._write_temporary(path.parent, content)
+        temporary = self._write_temporary(path.parent, [content])
         with _explained(path):
             temporary.replace(path)
         _sync_folder(path.parent)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
+    from . import Piece
+
 __all__ = ["SCHEMES", "ObjectStorage", "UnansweredError", "again"]
 
 _CREATE: Mapping[str, Mapping[str, Any]] = {
@@ -78,11 +80,11 @@ class ObjectStorage:
         """See :class:`~.Storage`."""
         return folder
 
-    async def create(self, key: str, content: bytes) -> None:
+    async def create(self, key: str, *content: Piece) -> None:
         """See :class:`~.Storage`."""
         if not self._creates:
             await self._probe()
-        await self._create(key, content)
+        await self._create(key, b"".join(content))
 
     async def create_from(self, key: str, path: Path) -> None:
         """See :class:`~.Storage`. The key names the content, so that writing it again changes nothing."""

@@ -7,6 +7,7 @@ from JSON with ``pysimdjson`` installed, and 500 µs without.
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -41,8 +42,10 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FLOAT32 = 0xFA
 """CBOR's marker before the four bytes of a float."""
 _FLOAT32_BYTES = 5
-_BREAK = 0xFF
-"""End of an object or list without a length."""
+_HEAD = b"\xbf\x69embedding\x9f"
+"""CBOR before the values of a row: an object without a length, its name, a list without a length."""
+_TAIL = b"\xff\xff"
+"""CBOR after them: the end of the list and of the object."""
 
 
 def _find_simdjson() -> Any:
@@ -98,13 +101,14 @@ def read_vectors(answer: Answer, name: str, *, rows: int, dimensions: int | None
     if dimensions is not None and matrix.shape[1] != dimensions:
         raise AnswerError(f"the vectors have {matrix.shape[1]} values; {dimensions} were expected")
     finite = np.isfinite(matrix)
-    if finite.all():
+    if np.count_nonzero(finite) == finite.size:
         return Vectors(matrix, {})
     bad = np.flatnonzero(~finite.all(axis=1))
     matrix[bad] = 0
     return Vectors(matrix, dict.fromkeys(bad.tolist(), NOT_FINITE))
 
 
+@lru_cache(8)
 def vector_type(dimensions: int | None) -> pa.DataType:
     """A list of as many float32 as there are dimensions; of any length while nobody knows."""
     return pa.list_(pa.field("element", pa.float32()), -1 if dimensions is None else dimensions)
@@ -117,7 +121,7 @@ def vector_column(vectors: Vectors) -> pa.Array:
         marks = np.zeros(len(vectors.matrix), bool)
         marks[list(vectors.refused)] = True
         mask = pa.array(marks)
-    values = pa.array(vectors.matrix.reshape(-1))
+    values = pa.Array.from_buffers(pa.float32(), vectors.matrix.size, [None, pa.py_buffer(vectors.matrix)])
     return pa.FixedSizeListArray.from_arrays(values, type=vector_type(vectors.matrix.shape[1]), mask=mask)
 
 
@@ -129,27 +133,33 @@ def cbor_matrix(body: bytes, name: str, rows: int) -> Matrix | None:
     All bytes that are not a value are compared.
     """
     opening = b"\xbf" + _text(name) + b"\x9f"
-    head = np.frombuffer(b"\xbf" + _text("embedding") + b"\x9f", np.uint8)
     if not rows or not body.startswith(opening) or not body.endswith(b"\xff\xff"):
         return None
     stride, left_over = divmod(len(body) - len(opening) - 2, rows)
-    dimensions, odd = divmod(stride - len(head) - 2, _FLOAT32_BYTES)
+    dimensions, odd = divmod(stride - len(_HEAD) - len(_TAIL), _FLOAT32_BYTES)
     if left_over or odd or dimensions < 1:
         return None
-    layout = np.dtype(
-        [
-            ("head", np.uint8, (len(head),)),
-            ("values", [("marker", np.uint8), ("value", ">f4")], (dimensions,)),
-            ("tail", np.uint8, (2,)),
-        ]
-    )
-    table = np.frombuffer(body, layout, rows, len(opening))
+    table = np.frombuffer(body, _layout(dimensions), rows, len(opening))
+    if table["head"].tobytes() != _HEAD * rows or table["tail"].tobytes() != _TAIL * rows:
+        return None
     values = table["values"]
-    if (table["head"] != head).any() or (table["tail"] != _BREAK).any() or (values["marker"] != _FLOAT32).any():
+    if np.count_nonzero(values["marker"] == _FLOAT32) != rows * dimensions:
         return None
     matrix = _new_matrix(rows, dimensions)
     matrix[:] = values["value"]
     return matrix
+
+
+@lru_cache(8)
+def _layout(dimensions: int) -> np.dtype[Any]:
+    """One row of a CBOR answer."""
+    return np.dtype(
+        [
+            ("head", f"V{len(_HEAD)}"),
+            ("values", [("marker", np.uint8), ("value", ">f4")], (dimensions,)),
+            ("tail", f"V{len(_TAIL)}"),
+        ]
+    )
 
 
 def simdjson_matrix(body: bytes, name: str) -> Matrix | None:

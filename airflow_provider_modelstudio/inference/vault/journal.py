@@ -13,7 +13,7 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_modelstudio.inference.storage import Storage
+    from airflow_provider_modelstudio.inference.storage import Piece, Storage
 
 __all__ = ["Journal", "Record", "decode_segment", "encode_segment"]
 
@@ -33,8 +33,8 @@ class Record:
     """Parts that wait for these answers."""
 
 
-def encode_segment(records: Sequence[Record], run_key: str) -> bytes:
-    """One self-checking object with the outcomes of some requests."""
+def encode_segment(records: Sequence[Record], run_key: str) -> list[Piece]:
+    """One self-checking object with the outcomes of some requests, in pieces: vectors are not copied to join them."""
     columns = pa.concat_batches([record.columns for record in records])
     keys = pa.array([key for record in records for key in record.keys], KEY_TYPE)
     errors = pa.array([error for record in records for error in record.errors], pa.string())
@@ -44,11 +44,37 @@ def encode_segment(records: Sequence[Record], run_key: str) -> bytes:
             [pa.field("", KEY_TYPE), pa.field("error", pa.string()), *columns.schema], metadata={"run_key": run_key}
         ),
     )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    sink = _Pieces()
+    with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, batch.schema) as writer:
         writer.write_batch(batch)
-    body = memoryview(sink.getvalue())
-    return b"".join((_HEADER.pack(_MAGIC, zlib.crc32(body), body.nbytes), body))
+    return [_HEADER.pack(_MAGIC, sink.checksum, sink.size), *sink.pieces]
+
+
+class _Pieces:
+    """What Arrow writes, as it comes."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.size = 0
+        self.checksum = 0
+
+    def write(self, content: pa.Buffer | bytes) -> int:
+        piece = memoryview(content)
+        self.pieces.append(piece)
+        self.size += piece.nbytes
+        self.checksum = zlib.crc32(piece, self.checksum)
+        return piece.nbytes
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def decode_segment(content: bytes) -> tuple[str, pa.RecordBatch] | None:
@@ -107,7 +133,7 @@ class Journal:
     async def _write_segment(self, records: Sequence[Record]) -> None:
         self._written += 1
         key = f"{self._folder}/e{self.epoch:08d}-{self._written:08d}.seg"
-        await self._storage.create(key, await asyncio.to_thread(encode_segment, records, self._run_key))
+        await self._storage.create(key, *await asyncio.to_thread(encode_segment, records, self._run_key))
         self._waiting_for[key] = set().union(*(record.parts for record in records))
 
     async def drop_part(self, part: int) -> None:
