@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _SLACK_BYTES = 1024 * 1024
 """Room for blanks and field names of an answer, and the most that is read of a free one or of an error."""
 
+_USER_AGENT = f"airflow-provider-modelstudio/{__version__}"
+
 _SHOWN = 80
 """Characters of what somebody else said."""
 
@@ -92,6 +94,7 @@ class ElasticTransport:
     def __init__(self, config: ClusterConfig) -> None:
         self.config = config
         self._node = ElasticNode(config)
+        self._host = config.host
         self._accept = CBOR if config.media == "cbor" else JSON
         whole = float(config.server_timeout).is_integer()
         self._timeout = f"{config.server_timeout:.0f}s" if whole else f"{config.server_timeout * 1000:.0f}ms"
@@ -123,7 +126,7 @@ class ElasticTransport:
             answer = await self._call("GET", path, accept=JSON)
         told = self._object(answer, path).get("endpoints")
         if not isinstance(told, list) or len(told) != 1 or not isinstance(told[0], dict):
-            raise self._not_elasticsearch(f"GET {path} at {self.config.host}", answer, "no endpoint in the answer")
+            raise self._not_elasticsearch(f"GET {path} at {self._host}", answer, "no endpoint in the answer")
         if self.config.media == "auto":
             self._accept = CBOR if answer.media.endswith("cbor") else JSON
         return _endpoint_facts(inference_id, task_type, told[0], cluster, accepts_cbor=answer.media.endswith("cbor"))
@@ -147,23 +150,22 @@ class ElasticTransport:
         told = read_object(answer.body, answer.media)
         if not names_elasticsearch(answer.headers):
             raise self._not_elasticsearch(
-                f"GET {path} at {self.config.host}", answer, "the header X-Elastic-Product is missing"
+                f"GET {path} at {self._host}", answer, "the header X-Elastic-Product is missing"
             )
         if told is None:
-            raise self._not_elasticsearch(f"GET {path} at {self.config.host}", answer, "the answer cannot be read")
+            raise self._not_elasticsearch(f"GET {path} at {self._host}", answer, "the answer cannot be read")
         return told
 
     async def _call(
         self, method: str, path: str, *, accept: str, body: bytes | None = None, expect_bytes: int = 0
     ) -> Exchange:
-        call = f"{method} {path} at {self.config.host}"
-        headers = {"accept": accept + COMPATIBLE, "user-agent": f"airflow-provider-modelstudio/{__version__}"}
-        target = path
+        call = f"{method} {path} at {self._host}"
+        headers, target = {"accept": accept + COMPATIBLE, "user-agent": _USER_AGENT}, path
+        if self.config.auth:
+            headers["authorization"] = self.config.auth.header
         if body is not None:
             headers["content-type"] = JSON + COMPATIBLE
             target = f"{path}?timeout={self._timeout}"
-        if self.config.auth:
-            headers["authorization"] = self.config.auth.header
         began = asyncio.get_running_loop().time()
         try:
             answer = await self._node.exchange(

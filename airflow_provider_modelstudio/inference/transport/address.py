@@ -11,6 +11,7 @@ import ipaddress
 import json
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, quote_plus, urlsplit
 
@@ -186,6 +187,7 @@ def _check_host(host: str, what: str) -> None:
         raise ConfigurationError(f"{what} names {host!r}: refused, this is {why}")
 
 
+@lru_cache(64)
 def inference_path(task_type: str | None, inference_id: str | None) -> str:
     """Path of an endpoint, or of all, ids percent-encoded; without ``task_type`` Elasticsearch looks the type up.
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import ssl
 import zlib
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -41,7 +42,7 @@ class Exchange(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Found by name in any case."""
     body: bytes
 
     @property
@@ -100,6 +101,7 @@ class ElasticNode(AiohttpHttpNode):
                 ssl_context=tls_context(config) if parts.scheme == "https" else None,
             )
         )
+        self._url = lru_cache(16)(partial(URL, encoded=True))  # a task asks for one path again and again
         self._connect_timeout = config.connect_timeout
         self._proxy = config.proxy
 
@@ -149,7 +151,7 @@ class ElasticNode(AiohttpHttpNode):
         assert self.session is not None  # noqa: S101 - for the type checker: exchange() has just made it
         async with self.session.request(
             method,
-            URL(self.base_url + target, encoded=True),
+            self._url(self.base_url + target),
             data=body,
             headers=headers,
             allow_redirects=False,
@@ -163,7 +165,7 @@ class ElasticNode(AiohttpHttpNode):
                     raise
                 # What an error says at such length says nothing; its status does.
                 read = b""
-            return Exchange(response.status, {name.lower(): value for name, value in response.headers.items()}, read)
+            return Exchange(response.status, response.headers, read)
 
 
 async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:

@@ -102,7 +102,7 @@ def refused(
     """What an answer that is no success means.
 
     ``call``: method, path and host, for the message.
-    ``headers``: by name in lower case. ``told``: the decoded body, or text when it could not be decoded.
+    ``headers``: found by name in lower case. ``told``: the decoded body, or text when it could not be decoded.
     ``now``: the time here, for a ``Retry-After`` with a date and an answer without one.
     ``secrets`` and what is echoed of ``questions``, the JSON body of a paid call, are kept out of the message.
     """
