@@ -113,6 +113,20 @@ MUTANTS = (
         (ENGINE,),
     ),
     Mutant(
+        "a part of a changed file is taken over",
+        f"{PACKAGE}/plan.py",
+        "pieces.append((file.path, file.size, file.stamp, ",
+        "pieces.append((file.path, file.size, ",
+        ("tests/inference/test_adoption.py",),
+    ),
+    Mutant(
+        "a part with failed rows is taken over",
+        f"{PACKAGE}/vault/__init__.py",
+        "if seal.digest and not seal.counts.failed",
+        "if seal.digest",
+        ("tests/inference/test_adoption.py",),
+    ),
+    Mutant(
         "two creators of one object both win",
         f"{PACKAGE}/storage/local.py",
         "            os.link(temporary, path)\n        except",

@@ -55,6 +55,8 @@ class Part:
     index: int
     first_row: int
     rows: int
+    digest: str = ""
+    """Equal for parts that hold the same rows of the same files in the same form; empty where nobody can tell."""
 
     @property
     def end_row(self) -> int:
@@ -99,6 +101,7 @@ def make_plan(
     settings: Mapping[str, Any],
     output: Mapping[str, Any],
     single_file: bool,
+    again: str | None = None,
     part_rows: int = PART_ROWS,
 ) -> Plan:
     """Pin the inputs and cut them into parts.
@@ -107,19 +110,44 @@ def make_plan(
     :param settings: the task's own settings that decide an answer.
     :param output: what decides the form of the output: columns, types.
     :param single_file: everything goes into one part.
+    :param again: makes this another run than those before, of the same inputs in the same form.
     """
     cache_key = digest({"format": FORMAT, "endpoint": endpoint, "settings": settings})
     rows = sum(file.rows for file in inputs)
     if single_file:
         part_rows = max(rows, 1)
     pinned = [(file.path, file.size, file.stamp, file.row_groups, file.partition) for file in inputs]
-    run_key = digest(
-        {"cache_key": cache_key, "inputs": pinned, "output": output, "part_rows": 0 if single_file else part_rows}
-    )
+    form = {"cache_key": cache_key, "output": output}
+    run_key = digest({**form, "inputs": pinned, "part_rows": 0 if single_file else part_rows, "again": again})
     # An empty dataset still has one file, so that readers find its schema.
     starts = range(0, max(rows, 1), part_rows)
-    parts = tuple(Part(i, start, min(part_rows, rows - start)) for i, start in enumerate(starts))
+    ends = [min(start + part_rows, rows) for start in starts]
+    digests = _digests(form, inputs, ends)
+    parts = tuple(
+        Part(i, start, end - start, name)
+        for i, (start, end, name) in enumerate(zip(starts, ends, digests, strict=True))
+    )
     return Plan(cache_key=cache_key, run_key=run_key, inputs=tuple(inputs), parts=parts, rows=rows)
+
+
+def _digests(form: Mapping[str, Any], inputs: Sequence[InputFile], ends: Sequence[int]) -> list[str]:
+    """The digest of each part; ``ends`` has the row after its last."""
+    if not all(file.stamp for file in inputs):
+        return [""] * len(ends)
+    digests, start, first, files = [], 0, 0, iter(inputs)
+    file = next(files, None)
+    for end in ends:
+        pieces = []
+        while file is not None and start < end:
+            upto = min(end, first + file.rows)
+            if upto > start:
+                pieces.append((file.path, file.size, file.stamp, file.partition, start - first, upto - first))
+                start = upto
+            if start == first + file.rows:
+                first += file.rows
+                file = next(files, None)
+        digests.append(digest({**form, "rows": pieces}))
+    return digests
 
 
 def _canonical(value: Any) -> bytes:

@@ -234,13 +234,14 @@ class InferenceOperator(BaseOperator):
                 "on_row_error": options.on_row_error,
                 "max_error_rate": options.max_error_rate,
             }
-            if not options.reuse or flag("errors_only", self.errors_only):
-                output["again"] = options.owner  # a finished run is not the answer this time, except to its own retry
+            # A finished run is not the answer this time, except to its own retry.
+            again = options.owner if not options.reuse or flag("errors_only", self.errors_only) else None
             plan = make_plan(
                 source.files,
                 endpoint=_identity(facts),
                 settings=task.settings(),
                 output=output,
+                again=again,
                 single_file=storage.destination.endswith(".parquet"),
             )
             vault = Vault(storage, plan)

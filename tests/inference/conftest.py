@@ -44,6 +44,7 @@ class Place:
         endpoint="e",
         owner="me",
         single_file=False,
+        storage=LocalStorage,
         **options,
     ):
         """One try; returns the summary and leaves the service's books in ``service``."""
@@ -51,7 +52,7 @@ class Place:
         task = task if task is not None else Hashes()
         source = open_source(LocalFileSystem(), str(self.source))
         destination = self.folder / "out.parquet" if single_file else self.destination
-        storage = LocalStorage(self.state, destination, single_file=single_file)
+        storage = storage(self.state, destination, single_file=single_file)
         plan = make_plan(
             source.files,
             endpoint={"id": endpoint},

@@ -115,6 +115,19 @@ def _part(storage, folder, name, content):
     _run(storage.create_from(f"parts/{name}", path))
 
 
+def test_a_copy_is_another_name(storage, tmp_path):
+    """A copy has the same bytes, may be made again, and outlives what it was made of; of nothing there is none."""
+    _part(storage, tmp_path, "one", b"content")
+    for _ in range(2):
+        _run(storage.copy("parts/one", "runs/two/one"))
+    _run(storage.delete("parts/one"))
+    assert _run(storage.read("runs/two/one")) == b"content"
+    with pytest.raises(ObjectMissingError):
+        _run(storage.copy("parts/one", "runs/three/one"))
+    with pytest.raises(StorageError, match="leaves the state folder"):
+        _run(storage.copy("runs/two/one", "../one"))
+
+
 def test_publishing_shows_exactly_the_files(storage, tmp_path):
     """The destination holds the named files and nothing else, before and after a change."""
     assert _run(storage.published()) is None

@@ -60,9 +60,20 @@ def test_origins_are_those_of_the_definition(tmp_path_factory, share, rows, know
     (folder / "known").write_bytes(b"".join(_keys(task, known)))
     plan = _plan(source, part_rows)
     left = [part for part in plan.parts if part.index not in sealed]
+    (folder / "sealed").touch()
     before, survey_module.BUCKET_KEYS = survey_module.BUCKET_KEYS, bucket
     try:
-        found = survey(source, task, left, folder / "known", folder, share=share, previous=range(0), journal=range(0))
+        found = survey(
+            source,
+            task,
+            left,
+            folder / "known",
+            folder / "sealed",
+            folder,
+            share=share,
+            previous=range(0),
+            journal=range(0),
+        )
     finally:
         survey_module.BUCKET_KEYS = before
     expected = _oracle(rows, known, sealed, part_rows, share=share)
@@ -82,15 +93,17 @@ def test_rows_that_left_are_counted(tmp_path):
     pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "in.parquet")
     source = open_source(LocalFileSystem(), str(tmp_path / "in.parquet"))
     task = TextEmbedding()
-    (tmp_path / "known").write_bytes(b"".join(_keys(task, ["x", "a", "c", "c", None])))
+    (tmp_path / "known").write_bytes(b"".join(_keys(task, ["x", "a", "c", "c", "d", None])))
+    (tmp_path / "sealed").write_bytes(b"".join(_keys(task, ["d"])))
     found = survey(
         source,
         task,
         _plan(source, 10).parts,
         tmp_path / "known",
+        tmp_path / "sealed",
         tmp_path,
         share=True,
-        previous=range(1, 5),
+        previous=range(1, 6),
         journal=range(0),
     )
     assert found.removed == 2

@@ -175,6 +175,9 @@ class SimulatedStorage:
         await self._do(lambda: None)
         path.unlink()
 
+    async def copy(self, source, key):
+        await self._do(lambda: self._put(key, self._get(source)[0]))
+
     async def replace(self, key, content):
         await self._do(lambda: self._put(key, content))
 

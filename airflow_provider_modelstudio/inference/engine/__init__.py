@@ -109,7 +109,9 @@ class _Look(NamedTuple):
 
 async def _look(plan: Plan, source: Source, task: InferenceTask, vault: Vault, options: Options, folder: Path) -> _Look:
     """Read what is on record, and find for each row that is left where its answer comes from."""
-    known = Known(vault, folder / "known", also=() if options.reuse_from is None else (options.reuse_from,))
+    known = Known(
+        vault, folder / "known", folder / "sealed", also=() if options.reuse_from is None else (options.reuse_from,)
+    )
     share = task.equal_rows_share
     seals = await known.read(share=share, reuse=options.reuse)
     left = [part for part in plan.parts if part.index not in seals]
@@ -119,6 +121,7 @@ async def _look(plan: Plan, source: Source, task: InferenceTask, vault: Vault, o
         task,
         left,
         known.keys_path,
+        known.sealed_path,
         folder,
         share=share,
         previous=known.previous,
@@ -166,6 +169,8 @@ class _Run:
         try:
             manifest = await self._vault.committed()  # another attempt may have finished while we waited
             if manifest is None:
+                if self._options.reuse and (adopted := await self._vault.adopt_unchanged()):
+                    log.info("%s of %s parts are as they were and stay", adopted, len(self._plan.parts))
                 manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
             lease.check()  # who has been replaced shows nothing
             await self._vault.publication.show(manifest, self._vault.manifest_key)

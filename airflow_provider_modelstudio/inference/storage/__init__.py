@@ -46,6 +46,9 @@ class Storage(Protocol):
     async def create_from(self, key: str, path: Path) -> None:
         """Store a new object from a local file, which is used up. The key must name the content."""
 
+    async def copy(self, source: str, key: str) -> None:
+        """Store the object ``source`` under another key, too. Both name the content, so doing it again changes nothing."""
+
     async def replace(self, key: str, content: bytes) -> None:
         """Store an object, whether or not there was one."""
 

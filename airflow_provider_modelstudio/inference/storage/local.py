@@ -58,6 +58,9 @@ class LocalStorage:
     async def create_from(self, key: str, path: Path) -> None:
         await asyncio.to_thread(self._create_from, key, path)
 
+    async def copy(self, source: str, key: str) -> None:
+        await asyncio.to_thread(self._copy, source, key)
+
     async def scratch(self, folder: Path) -> Path:
         folder = self._root / f"{_TEMPORARY}parts"
         await asyncio.to_thread(self._make_folder, folder)
@@ -155,6 +158,16 @@ class LocalStorage:
                 raise StorageError(f"{source.parent} and {path.parent} are on different file systems") from error
         if taken and path.stat().st_size != size:
             raise ObjectExistsError(f"{path} exists already with another size")
+
+    def _copy(self, source: str, key: str) -> None:
+        path = self._path(key)
+        self._make_folder(path.parent)
+        with _explained(path), contextlib.suppress(FileExistsError):
+            try:
+                os.link(self._path(source), path, follow_symlinks=False)
+            except FileNotFoundError as error:
+                raise ObjectMissingError(f"{self._path(source)} is missing") from error
+        _sync_folder(path.parent)
 
     def _replace(self, key: str, content: bytes) -> None:
         path = self._path(key)

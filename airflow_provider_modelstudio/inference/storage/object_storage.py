@@ -96,6 +96,14 @@ class ObjectStorage:
             raise ObjectExistsError(f"{self.locate(key)} has {stored} bytes instead of {size}")
         await asyncio.to_thread(path.unlink)
 
+    async def copy(self, source: str, key: str) -> None:
+        """See :class:`~.Storage`."""
+        size = await self._size(source)
+        if size is None:
+            raise ObjectMissingError(f"{self.locate(source)} is missing")
+        if await self._size(key) != size:
+            await self._ask(key, self._fs.cp_file, self._path(source), self._path(key))
+
     async def replace(self, key: str, content: bytes) -> None:
         """See :class:`~.Storage`."""
         await self._ask(key, self._fs.pipe_file, self._path(key), content)

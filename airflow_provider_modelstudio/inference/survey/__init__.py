@@ -85,6 +85,7 @@ def survey(
     task: InferenceTask,
     parts: Sequence[Part],
     known_keys: Path,
+    sealed_keys: Path,
     folder: Path,
     *,
     share: bool,
@@ -94,6 +95,7 @@ def survey(
     """Read the keys of ``parts`` and match them with each other and with the keys on record.
 
     :param known_keys: file of the keys on record, most believed first.
+    :param sealed_keys: file of the keys of other parts of this run, which are finished.
     :param folder: local folder for the keys of this run.
     :param share: rows with equal keys share one answer; else each occurrence has its own.
     :param previous: numbers of the keys on record that belong to the version before this one.
@@ -120,6 +122,7 @@ def survey(
     all_tokens = np.memmap(folder / "tokens", np.int32, "r") if at else np.zeros(0, np.int32)
     for bucket in range(buckets):
         known_keys_here, known_at = _bucket(known_keys, bucket, buckets)
+        sealed_keys_here, _ = _bucket(sealed_keys, bucket, buckets)
         own_keys_here, own_at = _bucket(folder / "keys", bucket, buckets)
         # Row numbers of the dataset, not positions of the survey, are what other rooms know.
         own_rows = own_at + numbers[np.searchsorted(starts, own_at, side="right") - 1] if at else own_at
@@ -134,8 +137,7 @@ def survey(
         shared.append(np.unique(origins[(origins >= 0) & ~first]))
         before = (known_at >= previous.start) & (known_at < previous.stop)
         removed += int(
-            before.sum()
-            - np.isin(known_keys_here[before], np.concatenate([own_keys_here, known_keys_here[~before]])).sum()
+            before.sum() - np.isin(known_keys_here[before], np.concatenate([own_keys_here, sealed_keys_here])).sum()
         )
         pairs = np.empty(len(own_at), _PAIR)
         pairs["position"], pairs["origin"] = own_at, origins

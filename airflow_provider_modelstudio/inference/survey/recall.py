@@ -56,11 +56,15 @@ class Source:
 class Known:
     """All answers on record for one cache key, numbered from 0."""
 
-    def __init__(self, vault: Vault, keys_path: Path, also: Sequence[Vault] = ()) -> None:
-        """:param also: vaults of other destinations whose answers may be shared."""
+    def __init__(self, vault: Vault, keys_path: Path, sealed_path: Path, also: Sequence[Vault] = ()) -> None:
+        """:param keys_path: where the keys go.
+        :param sealed_path: where the keys of this run's finished parts go, too, whether or not others may share them.
+        :param also: vaults of other destinations whose answers may be shared.
+        """
         self._vault = vault
         self._also = also
         self.keys_path = keys_path
+        self.sealed_path = sealed_path
         self.sources: list[Source] = []
         self.rows = 0
         self.previous = range(0)
@@ -80,20 +84,26 @@ class Known:
         :param reuse: answers of earlier runs count.
         """
         sealed = await self._vault.seals()
-        with self.keys_path.open("wb") as file:
-            if share:
-                for seal in sealed.values():
-                    file.write(await self._part(self._vault, seal, same_run=True))
+        with self.keys_path.open("wb") as file, self.sealed_path.open("wb") as own:
+            for seal in sealed.values():
+                keys = (
+                    await self._part(self._vault, seal, same_run=True) if share else await self._keys(self._vault, seal)
+                )
+                own.write(keys)
+                if share:
+                    file.write(keys)
             first = self.rows
             for key in await self._vault.journal.segments():
                 file.write(await self._segment(key, reuse=reuse))
             self.journal = range(first, self.rows)
             if reuse:
                 shown = (await self._vault.publication.record()).get("run_key")
+                adopted = {seal.sha256 for seal in sealed.values()}
                 for run in await self._vault.other_runs():
                     first = self.rows
                     for seal in (await self._vault.seals(run)).values():
-                        file.write(await self._part(self._vault, seal, same_run=False))
+                        if seal.sha256 not in adopted:  # else its rows are this run's own already
+                            file.write(await self._part(self._vault, seal, same_run=False))
                     if run == shown:
                         self.previous = range(first, self.rows)
                 for vault in self._also:
@@ -106,11 +116,15 @@ class Known:
             file.writelines([await self._part(vault, seal, same_run=False) for seal in seals])
 
     async def _part(self, vault: Vault, seal: Seal, *, same_run: bool) -> bytes:
-        keys = await vault.storage.read(seal.keys)
-        if len(keys) != seal.rows * KEY.itemsize:
-            return b""
-        self._add(Source(self.rows, seal.rows, vault, seal, None, same_run))
+        keys = await self._keys(vault, seal)
+        if keys:
+            self._add(Source(self.rows, seal.rows, vault, seal, None, same_run))
         return keys
+
+    @staticmethod
+    async def _keys(vault: Vault, seal: Seal) -> bytes:
+        keys = await vault.storage.read(seal.keys)
+        return keys if len(keys) == seal.rows * KEY.itemsize else b""
 
     async def _segment(self, key: str, *, reuse: bool) -> bytes:
         decoded = decode_segment(await self._vault.storage.read(key))

@@ -70,6 +70,8 @@ class Seal:
     sha256: str
     columns: tuple[str, ...]
     """Columns that hold answers."""
+    digest: str
+    """Of the part, see :attr:`~..plan.Part.digest`."""
     counts: Counts
 
     def as_dict(self) -> dict[str, Any]:
