@@ -13,10 +13,11 @@ import numpy as np
 from airflow_provider_modelstudio.inference.errors import RowsRefusedError
 from airflow_provider_modelstudio.inference.tasks import Question, Refused
 
+from .buckets import MOST_BUCKETS, Buckets
 from .recall import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from airflow_provider_modelstudio.inference.dataset import Source
@@ -28,7 +29,7 @@ __all__ = ["REFUSED", "PartSurvey", "Survey", "survey"]
 REFUSED = -1
 """Origin of a row that is not asked at all."""
 BUCKET_KEYS = 250_000
-"""Keys matched at a time: 4 MB of keys, and about four times that while they are sorted."""
+"""Keys matched at a time: 7 MB of keys, and about three times that while they are sorted."""
 _PAIR = np.dtype([("position", "<i8"), ("origin", "<i8")])
 _NO_KEY = bytes(KEY.itemsize)
 
@@ -102,47 +103,50 @@ def survey(
     :param journal: numbers of the keys on record that are in the journal.
     """
     columns = {column.split(".", 1)[0] for column in task.input_columns} | set(task.input_columns)
-    with (folder / "keys").open("wb") as keys, (folder / "tokens").open("wb") as tokens:
-        for first_row, batch in source.windows(_ranges(parts), sorted(columns)):
-            questions = task.questions(batch)
-            _check_fatal(questions, first_row)
-            keys.write(b"".join([q.key if isinstance(q, Question) else _NO_KEY for q in questions]))
-            tokens.write(np.array([q.tokens if isinstance(q, Question) else 0 for q in questions], np.int32).tobytes())
     offsets, at = {}, 0
     for part in parts:
         offsets[part.index] = at
         at += part.rows
+    known_rows = known_keys.stat().st_size // KEY.itemsize
+    number = min(max(1, -(-(known_rows + at) // BUCKET_KEYS)), MOST_BUCKETS)
+    known, sealed, own = (Buckets(folder, name, number) for name in ("known", "sealed", "own"))
+    with known:
+        known.read(known_keys)
+    with sealed:
+        sealed.read(sealed_keys)
+    with own, (folder / "keys").open("wb") as all_keys, (folder / "tokens").open("wb") as all_tokens:
+        for first_row, batch in source.windows(_ranges(parts), sorted(columns)):
+            questions = task.questions(batch)
+            _check_fatal(questions, first_row)
+            keys = b"".join([q.key if isinstance(q, Question) else _NO_KEY for q in questions])
+            tokens = np.array([q.tokens if isinstance(q, Question) else 0 for q in questions], np.int32)
+            all_keys.write(keys)
+            all_tokens.write(tokens.tobytes())
+            own.add(np.frombuffer(keys, KEY), tokens)
     starts = np.array([*offsets.values(), at])
+    # Row numbers of the dataset, not positions of the survey, are what other rooms know.
     numbers = np.array([part.first_row for part in parts] or [0]) - starts[: max(len(parts), 1)]
-    known = known_keys.stat().st_size // KEY.itemsize
-    buckets = max(1, -(-(known + at) // BUCKET_KEYS))
-    bounds = np.zeros((buckets, len(parts) + 1), np.int64)
+    match = _match_shared if share else _match_single
+    bounds = np.zeros((number, len(parts) + 1), np.int64)
     shared: list[np.ndarray] = []
     asked = token_sum = removed = journalled = journalled_tokens = 0
-    all_tokens = np.memmap(folder / "tokens", np.int32, "r") if at else np.zeros(0, np.int32)
-    for bucket in range(buckets):
-        known_keys_here, known_at = _bucket(known_keys, bucket, buckets)
-        sealed_keys_here, _ = _bucket(sealed_keys, bucket, buckets)
-        own_keys_here, own_at = _bucket(folder / "keys", bucket, buckets)
-        # Row numbers of the dataset, not positions of the survey, are what other rooms know.
-        own_rows = own_at + numbers[np.searchsorted(starts, own_at, side="right") - 1] if at else own_at
-        match = _match_shared if share else _match_single
-        origins = match(known_keys_here, -2 - known_at, own_keys_here, own_rows)
-        first = origins == own_rows
+    for bucket in range(number):
+        before, here = known.take(bucket), own.take(bucket)
+        rows = here["at"] + numbers[np.searchsorted(starts, here["at"], side="right") - 1] if at else here["at"]
+        origins = match(before["key"], -2 - before["at"], here["key"], rows)
+        first = origins == rows
         asked += int(first.sum())
-        token_sum += int(all_tokens[own_at[first]].sum())
+        token_sum += int(here["tokens"][first].sum())
         paid = (origins <= -2 - journal.start) & (origins > -2 - journal.stop)  # see PartSurvey
         journalled += int(paid.sum())
-        journalled_tokens += int(all_tokens[own_at[paid]].sum())
+        journalled_tokens += int(here["tokens"][paid].sum())
         shared.append(np.unique(origins[(origins >= 0) & ~first]))
-        before = (known_at >= previous.start) & (known_at < previous.stop)
-        removed += int(
-            before.sum() - np.isin(known_keys_here[before], np.concatenate([own_keys_here, sealed_keys_here])).sum()
-        )
-        pairs = np.empty(len(own_at), _PAIR)
-        pairs["position"], pairs["origin"] = own_at, origins
+        shown = before["key"][(before["at"] >= previous.start) & (before["at"] < previous.stop)]
+        removed += len(shown) - int(np.isin(shown, np.concatenate([here["key"], sealed.take(bucket)["key"]])).sum())
+        pairs = np.empty(len(here), _PAIR)
+        pairs["position"], pairs["origin"] = here["at"], origins
         pairs.tofile(folder / f"origins-{bucket}")
-        bounds[bucket] = np.searchsorted(own_at, starts)
+        bounds[bucket] = np.searchsorted(here["at"], starts)
     return Survey(
         folder,
         offsets,
@@ -167,27 +171,6 @@ def _check_fatal(questions: Sequence[Question | Refused], first_row: int) -> Non
 
 def _ranges(parts: Sequence[Part]) -> list[tuple[int, int]]:
     return [(part.first_row, part.end_row) for part in parts if part.rows]
-
-
-def _bucket(path: Path, bucket: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keys of one bucket and their positions in the file, in order; rows without a key are left out."""
-    keys, positions = [], []
-    for start, chunk in _chunks(path):
-        mine = (chunk["high"] % np.uint64(buckets)) == bucket
-        mine &= (chunk["high"] != 0) | (chunk["low"] != 0)
-        at = np.flatnonzero(mine)
-        keys.append(chunk[at])
-        positions.append(at + start)
-    if not keys:
-        return np.empty(0, KEY), np.empty(0, np.int64)
-    return np.concatenate(keys), np.concatenate(positions)
-
-
-def _chunks(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    start = 0
-    while len(chunk := np.fromfile(path, KEY, BUCKET_KEYS, offset=start * KEY.itemsize)):
-        yield start, chunk
-        start += len(chunk)
 
 
 def _match_shared(
