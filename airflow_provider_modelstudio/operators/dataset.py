@@ -208,7 +208,8 @@ class InferenceOperator(BaseOperator):
         clash = sorted({*task.output_columns, task.error_column} & set(source.schema.names))
         if clash:
             raise ConfigurationError(
-                f"the source has a column {clash[0]!r} already; name another output_column, or leave that column out"
+                f"the source has a column {clash[0]!r} already; name another output_column "
+                "(or property of response_schema), or leave that column out"
             )
         hook = ModelStudioHook(self.modelstudio_conn_id)
         _ = hook.fields  # Airflow is asked for the connection before the loop starts

@@ -225,6 +225,9 @@ class CompletionOperator(InferenceOperator):
         its braces are ours.
     :param system: text before each prompt. (templated)
     :param output_column: column for the answer; ``<output_column>_error`` says why a row has none. (templated)
+    :param response_schema: JSON Schema of an object, as such or as JSON: it is added to the prompt, and each property
+        becomes a column. An answer that does not fit is asked for once more, which is paid; if that does not fit
+        either, the row counts as failed, and keeps the text. (templated)
     :param deterministic: the same prompt gets the same answer, so that equal prompts are asked once. (templated)
     :param on_empty: what rows with a null in the prompt do: ``"null"`` or ``"fail"``. (templated)
     :param on_too_long: what prompts beyond ``max_tokens`` do: ``"null"`` or ``"fail"``. (templated)
@@ -236,6 +239,7 @@ class CompletionOperator(InferenceOperator):
         *InferenceOperator.template_fields,
         "system",
         "output_column",
+        "response_schema",
         "deterministic",
         "on_empty",
         "on_too_long",
@@ -249,6 +253,7 @@ class CompletionOperator(InferenceOperator):
         prompt: str,
         system: str | None = None,
         output_column: str = "completion",
+        response_schema: dict[str, Any] | str | None = None,
         deterministic: bool | str = False,
         on_empty: str = "null",
         on_too_long: str = "null",
@@ -260,6 +265,7 @@ class CompletionOperator(InferenceOperator):
         self.prompt = prompt
         self.system = system
         self.output_column = output_column
+        self.response_schema = response_schema
         self.deterministic = deterministic
         self.on_empty = on_empty
         self.on_too_long = on_too_long
@@ -273,6 +279,7 @@ class CompletionOperator(InferenceOperator):
             system=self.system,
             output_column=self.output_column,
             limits=RequestLimits(rows=self.rows_per_request(1)),
+            response_schema=mapping("response_schema", self.response_schema),
             deterministic=flag("deterministic", self.deterministic),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             on_too_long=choice("on_too_long", self.on_too_long, _POLICY),

@@ -6,11 +6,13 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from airflow_provider_modelstudio.sandbox.extracting import extract, wanted_schema
 from airflow_provider_modelstudio.sandbox.wire import Float32
 
 if TYPE_CHECKING:
@@ -47,7 +49,10 @@ def facts(engine: Engine) -> dict[str, dict[str, Any]]:
         "text_embedding": dense,
         "sparse_embedding": plain,
         "rerank": {**plain, "method": "cosine of query and document through a logistic curve, no cross-encoder"},
-        "completion": {**plain, "method": "extractive: a sentence of the prompt, no language model"},
+        "completion": {
+            **plain,
+            "method": "extractive: a sentence of the prompt, or JSON of what it says; no language model",
+        },
         "multi_modal_embedding": {
             **dense,
             "method": "texts are embedded; images and videos are not looked at: a vector from the URL or from byte counts; "
@@ -69,7 +74,7 @@ def answer(endpoint: Endpoint, question: Question, engine: Engine) -> dict[str, 
         case "rerank":
             return {task_type: _rerank(question, engine)}
         case "completion":
-            return {task_type: [{"result": _nearest_sentence(question.inputs[0], engine)}]}
+            return {task_type: [{"result": _completion(question.inputs[0], engine)}]}
         case _:
             vectors = np.stack([_element(one, engine) for one in question.elements])
             if question.setting("enable_fusion") is True:
@@ -97,6 +102,12 @@ def _rerank(question: Question, engine: Engine) -> list[dict[str, Any]]:
             row["text"] = question.inputs[index]
         ranked.append(row)
     return ranked
+
+
+def _completion(prompt: str, engine: Engine) -> str:
+    """JSON where the prompt asks for it, else a sentence."""
+    asked = wanted_schema(prompt)
+    return _nearest_sentence(prompt, engine) if asked is None else json.dumps(extract(*asked), ensure_ascii=False)
 
 
 def _nearest_sentence(prompt: str, engine: Engine) -> str:

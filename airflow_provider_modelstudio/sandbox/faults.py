@@ -45,9 +45,10 @@ __all__ = [
 
 Distortion = Literal[
     "fewer", "more", "wrong_dimensions", "nan", "infinity", "1e400", "null", "string", "zeros",
-    "duplicate_index", "missing_index", "index_out_of_range",
+    "duplicate_index", "missing_index", "index_out_of_range", "unfinished", "empty_object",
 ]  # fmt: skip
-"""How an answer is wrong although its status is 200. ``nan`` to ``zeros`` spoil the first number of the first row."""
+"""How an answer is wrong although its status is 200. ``nan`` to ``zeros`` spoil the first number of the first row;
+``unfinished`` and ``empty_object`` are texts: one without its last character, and ``{}``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

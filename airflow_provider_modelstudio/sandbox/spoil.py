@@ -78,6 +78,8 @@ def _distorted_rows(rows: list[Any], how: str) -> list[Any]:
             return [{name: value for name, value in rows[0].items() if name != "index"}, *rows[1:]]
         case "index_out_of_range" if "index" in rows[0]:
             return [{**rows[0], "index": len(rows)}, *rows[1:]]
+        case "unfinished" | "empty_object" if "result" in rows[0]:
+            return [{**rows[0], "result": rows[0]["result"][:-1] if how == "unfinished" else "{}"}]
         case _:
             return [_distorted_row(rows[0], how), *rows[1:]]
 

@@ -28,13 +28,14 @@ class PartWriter:
     """
 
     def __init__(self, path: Path, schema: pa.Schema, answers: Sequence[str]) -> None:
-        """:param answers: columns that hold answers; they do not compress and need no statistics."""
+        """:param answers: columns that hold answers; lists in them do not compress and need no statistics."""
         self.path = path
         self.rows = 0
         self._sink = _HashingFile(path)
         leaves = _leaves(schema)
-        dense = [leaf for leaf, top, kind in leaves if top in answers and pa.types.is_floating(kind)]
-        plain = [leaf for leaf, top, _ in leaves if top not in answers]
+        lists = {name for name in answers if pa.types.is_nested(schema.field(name).type)}
+        dense = [leaf for leaf, top, kind in leaves if top in lists and pa.types.is_floating(kind)]
+        plain = [leaf for leaf, top, _ in leaves if top not in lists]
         self._writer = pq.ParquetWriter(
             self._sink,
             schema,

@@ -12,7 +12,7 @@ import pyarrow as pa
 from airflow_provider_modelstudio.inference.dataset import WINDOW_ROWS
 from airflow_provider_modelstudio.inference.errors import InputChangedError
 from airflow_provider_modelstudio.inference.survey import REFUSED
-from airflow_provider_modelstudio.inference.tasks import Question
+from airflow_provider_modelstudio.inference.tasks import Decoded, Question
 
 from .window import Asked, Window
 
@@ -110,8 +110,14 @@ class Feeder:
                     window.counts.tokens += int(tokens[known[at]].sum())
         for position in np.flatnonzero((origins >= 0) & (origins != rows)).tolist():
             self._windows.share(Asked(window, position), int(origins[position]))
-        for position, question in zip(needed.tolist(), questions, strict=True):
-            if isinstance(question, Question):
+        first = await self._known.first_answers(
+            [question.key if isinstance(question, Question) else _NO_KEY for question in questions]
+        )
+        for i, (position, question) in enumerate(zip(needed.tolist(), questions, strict=True)):
+            if i in first and isinstance(question, Question):
+                columns, reason = first[i]
+                self._sender.feed(Asked(window, position), question, Decoded(columns, {0: reason}, unfit=True))
+            elif isinstance(question, Question):
                 self._sender.feed(Asked(window, position), question)
             else:
                 window.fail(position, question.reason)

@@ -25,7 +25,7 @@ from airflow_provider_modelstudio.inference.errors import (
 )
 from airflow_provider_modelstudio.inference.governor import Governor
 from airflow_provider_modelstudio.inference.plan import Packer
-from airflow_provider_modelstudio.inference.vault.journal import Record
+from airflow_provider_modelstudio.inference.vault.journal import Record, once_key
 
 from .window import Asked, Batch
 
@@ -100,8 +100,15 @@ class Sender:
         """Most rows in flight, as things are."""
         return self.governor.limit * self._packer.limits.rows
 
-    def feed(self, asked: Asked, question: Question) -> None:
-        """Ask this, together with what comes next."""
+    def feed(self, asked: Asked, question: Question, unfit: Decoded | None = None) -> None:
+        """Ask this, together with what comes next.
+
+        :param unfit: what an earlier try was answered, which was not what it had asked for; then it goes alone.
+        """
+        if unfit is not None:
+            self._ready.append(Batch([(asked, question)], unfit=unfit))
+            self._wake.set()
+            return
         request = self._packer.feed(asked, question)
         if request is not None:
             self._ready.append(Batch(request))
@@ -221,16 +228,29 @@ class Sender:
                     self._control = None
                     return
                 self._answered = (batch.asked[0], batch.questions[0])
-                await self._keep(batch, replace(decoded, columns=self._windows.pin(decoded.columns)))
+                decoded = replace(decoded, columns=self._windows.pin(decoded.columns))
+                if decoded.unfit and batch.unfit is None:
+                    await self._ask_once_more(batch, decoded)
+                else:
+                    await self._keep(batch, decoded)
         finally:
             self.governor.released(self._loop.time(), permit)
 
     async def _keep(self, batch: Batch, decoded: Decoded) -> None:
         """Make an answer durable, then give it to the rows that asked."""
-        keys = [question.key for question in batch.questions]
+        await self._write_down(batch, decoded, [question.key for question in batch.questions])
+        self._windows.deliver(batch, decoded)
+
+    async def _ask_once_more(self, batch: Batch, decoded: Decoded) -> None:
+        """Make an answer that is not what was asked for durable, under keys of its own, and ask before all others."""
+        await self._write_down(batch, decoded, [once_key(question.key) for question in batch.questions])
+        batch.unfit = decoded
+        self._again(-math.inf, batch)
+        self._wake.set()
+
+    async def _write_down(self, batch: Batch, decoded: Decoded, keys: list[bytes]) -> None:
         errors = [decoded.refused.get(i) for i in range(len(keys))]
         await self._vault.journal.append(Record(keys, decoded.columns, errors, batch.parts))
-        self._windows.deliver(batch, decoded)
 
     async def _settle(self, batch: Batch, permit: Permit, error: RequestError | AnswerError) -> None:
         """Do what was decided about a failed request."""
@@ -294,6 +314,9 @@ class Sender:
 
     async def _mark(self, batch: Batch, reason: str) -> None:
         """Write down for good why a row has no answer."""
+        if batch.unfit is not None:  # there is an answer, such as it is
+            await self._keep(batch, batch.unfit)
+            return
         (asked,), (question,) = batch.asked, batch.questions
         schema = self._windows.answer_schema
         if schema is not None:  # else it could not lie beside answers, whose form nobody knows yet

@@ -12,7 +12,7 @@ from airflow_provider_modelstudio.inference.vault.records import Counts
 
 if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.plan import Part
-    from airflow_provider_modelstudio.inference.tasks import Question
+    from airflow_provider_modelstudio.inference.tasks import Decoded, Question
 
 __all__ = ["Asked", "Batch", "Window"]
 
@@ -53,8 +53,14 @@ class Window:
         self._columns.append(columns)
         self.left -= len(positions)
 
-    def fail(self, position: int, reason: str) -> None:
-        """A reason instead of an answer, booked as failed."""
+    def fail(self, position: int, reason: str, rest: pa.RecordBatch | None = None) -> None:
+        """A reason instead of an answer, booked as failed.
+
+        :param rest: one row with what is kept of an answer that cannot be used.
+        """
+        if rest is not None:
+            self._positions.append(np.array([position]))
+            self._columns.append(rest)
         self._reasons[position] = reason
         self.keys[position] = (0, 0)
         self.counts.fail(reason)
@@ -100,9 +106,9 @@ class Asked(NamedTuple):
 class Batch:
     """Questions that go into one request, and how often they went."""
 
-    __slots__ = ("alone", "asked", "attempts", "failed_at", "questions", "tokens")
+    __slots__ = ("alone", "asked", "attempts", "failed_at", "questions", "tokens", "unfit")
 
-    def __init__(self, items: list[tuple[Asked, Question]], alone: int = 0) -> None:
+    def __init__(self, items: list[tuple[Asked, Question]], alone: int = 0, unfit: Decoded | None = None) -> None:
         self.asked = [asked for asked, _ in items]
         self.questions = [question for _, question in items]
         self.tokens = sum(question.tokens for question in self.questions)
@@ -112,6 +118,8 @@ class Batch:
         """Those of them since which other requests were answered."""
         self.failed_at = math.inf
         """Clock of the engine at the last failure."""
+        self.unfit = unfit
+        """The first answer, if it was not what was asked for."""
 
     @property
     def parts(self) -> frozenset[int]:

@@ -83,9 +83,9 @@ class OpenWindows:
         :param book: ``"embedded"``, ``"reused"`` or ``"deduplicated"``.
         """
         good = np.array([reason is None for reason in reasons])
-        for position, reason in zip(positions.tolist(), reasons, strict=True):
+        for i, (position, reason) in enumerate(zip(positions.tolist(), reasons, strict=True)):
             if reason is not None:
-                self._fail(Asked(window, position), reason)
+                self._fail(Asked(window, position), reason, self._rest(columns, i))
         if good.any():
             window.give(positions[good], self.pin(columns if good.all() else columns.filter(pa.array(good))))
             setattr(window.counts, book, getattr(window.counts, book) + int(good.sum()))
@@ -93,14 +93,14 @@ class OpenWindows:
     def share(self, asked: Asked, first: int) -> None:
         """Give a row the answer of row ``first``, now or when it comes."""
         reason = self._shared_reasons.get(first)
+        columns = next((columns for _, columns in self._shelf.get(np.array([first]))), None)
         if reason is not None:
-            asked.window.fail(asked.position, reason)
-            return
-        for _, columns in self._shelf.get(np.array([first])):
+            asked.window.fail(asked.position, reason, columns)
+        elif columns is not None:
             asked.window.give(np.array([asked.position]), columns)
             asked.window.counts.deduplicated += 1
-            return
-        self._sharers.setdefault(first, []).append(asked)
+        else:
+            self._sharers.setdefault(first, []).append(asked)
 
     def check(self, window: Window) -> None:
         """Tell the writer when a window is finished."""
@@ -132,8 +132,9 @@ class OpenWindows:
             window = batch.asked[start].window
             if end < len(batch.asked) and batch.asked[end].window is window:
                 continue
-            tokens = [question.tokens for question in batch.questions[start:end]]
-            self._give(batch.asked[start:end], decoded, start, tokens)
+            tokens = sum(question.tokens for question in batch.questions[start:end])
+            window.counts.tokens += tokens if batch.unfit is None else 2 * tokens
+            self._give(batch.asked[start:end], decoded, start)
             self.check(window)
             start = end
         if self._shares:
@@ -147,7 +148,7 @@ class OpenWindows:
         if self._shares:
             self._answer_sharers(asked.row, reason)
 
-    def _give(self, asked: Sequence[Asked], decoded: Decoded, start: int, tokens: Sequence[int]) -> None:
+    def _give(self, asked: Sequence[Asked], decoded: Decoded, start: int) -> None:
         window = asked[0].window
         columns = decoded.columns.slice(start, len(asked))
         good = [i for i in range(len(asked)) if start + i not in decoded.refused]
@@ -157,21 +158,28 @@ class OpenWindows:
             positions = np.array([asked[i].position for i in good])
             window.give(positions, columns)
             window.counts.embedded += len(good)
-            window.counts.tokens += sum(tokens[i] for i in good)
             if self._shares:
                 self._shelf.keep(positions + window.first_row, columns)
         for i in range(len(asked)):
             if start + i in decoded.refused:
-                self._fail(asked[i], decoded.refused[start + i])
+                rest = self._rest(decoded.columns, start + i)
+                if rest is not None and self._shares:
+                    self._shelf.keep(np.array([asked[i].row]), rest)
+                self._fail(asked[i], decoded.refused[start + i], rest)
 
-    def _fail(self, asked: Asked, reason: str) -> None:
+    def _rest(self, columns: pa.RecordBatch, at: int) -> pa.RecordBatch | None:
+        """What is kept of an answer that cannot be used, if anything is."""
+        rest = columns.slice(at, 1)
+        return None if all(column.null_count for column in rest.columns) else self.pin(rest)
+
+    def _fail(self, asked: Asked, reason: str, rest: pa.RecordBatch | None = None) -> None:
         """A row that was asked for, and has a reason instead of an answer."""
         if self._fail_rows:
             raise RowsRefusedError(
                 f"row {asked.row} of the source was refused: {reason}; "
                 "mend the row, or set on_row_error='null' to keep it with a reason and go on"
             )
-        asked.window.fail(asked.position, reason)
+        asked.window.fail(asked.position, reason, rest)
 
     def _answer_sharers(self, row: int, reason: str | None) -> None:
         if reason is not None:

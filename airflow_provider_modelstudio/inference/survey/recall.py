@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from airflow_provider_modelstudio.inference.dataset.parts import PartReader
 from airflow_provider_modelstudio.inference.errors import StorageError
-from airflow_provider_modelstudio.inference.vault.journal import decode_segment
+from airflow_provider_modelstudio.inference.vault.journal import decode_segment, once_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +28,8 @@ __all__ = ["KEY", "Known", "Shelf", "Source"]
 
 KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
 """A content key as two numbers; all zeros means that there is no answer."""
+_BYTES = np.dtype(f"S{KEY.itemsize}")
+"""The same as bytes, to be compared."""
 CACHE_BYTES = 48 * 1024 * 1024
 """Decoded answers of earlier runs that are held at a time."""
 SHELF_CHUNK_BYTES = 4 * 1024 * 1024
@@ -71,6 +73,10 @@ class Known:
         """Numbers of the answers of the version that readers see now."""
         self.journal = range(0)
         """Numbers of the answers in the journal."""
+        self._once = np.empty(0, _BYTES)
+        """Ascending keys in this run's journal that have a reason; among them, see :func:`~..vault.journal.once_key`."""
+        self._once_at = np.empty(0, np.int64)
+        """The number of each."""
         self.damaged: list[str] = []
         """Segments that fail their checksum; their rows are asked again."""
         self._readers: OrderedDict[int, PartReader] = OrderedDict()
@@ -96,6 +102,8 @@ class Known:
             for key in await self._vault.journal.segments():
                 file.write(await self._segment(key, reuse=reuse))
             self.journal = range(first, self.rows)
+            order = np.argsort(self._once, kind="stable")
+            self._once, self._once_at = self._once[order], self._once_at[order]
             if reuse:
                 shown = (await self._vault.publication.record()).get("run_key")
                 adopted = {seal.sha256 for seal in sealed.values()}
@@ -138,12 +146,29 @@ class Known:
         keys = batch.column(0)
         if not same_run:  # why a row failed is asked anew in a new run
             keys = pa.compute.if_else(batch.column(1).is_null(), keys, pa.scalar(bytes(16), keys.type))
+        else:
+            refused = np.flatnonzero(np.array(batch.column(1).is_valid()))
+            self._once = np.concatenate([self._once, np.array(keys.take(pa.array(refused)).to_pylist(), _BYTES)])
+            self._once_at = np.concatenate([self._once_at, refused + self.rows])
         self._add(Source(self.rows, batch.num_rows, self._vault, None, key, same_run))
         return b"".join(keys.to_pylist())
 
     def _add(self, source: Source) -> None:
         self.sources.append(source)
         self.rows += source.rows
+
+    async def first_answers(self, keys: Sequence[bytes]) -> dict[int, tuple[pa.RecordBatch, str]]:
+        """Position in ``keys`` → answer and reason of those that were answered once, not with what was asked for."""
+        if not len(self._once):
+            return {}
+        wanted = np.array([once_key(key) for key in keys], _BYTES)
+        at = np.minimum(np.searchsorted(self._once, wanted), len(self._once) - 1)
+        there = np.flatnonzero(self._once[at] == wanted)
+        found = {}
+        for positions, columns, reasons, _ in await self.answers(self._once_at[at[there]]):
+            for i, position in enumerate(there[positions].tolist()):
+                found[position] = (columns.slice(i, 1), reasons[i] or "")
+        return found
 
     async def answers(self, numbers: np.ndarray) -> list[tuple[np.ndarray, pa.RecordBatch, list[str | None], str]]:
         """Fetch answers: positions in ``numbers``, answer columns, reasons of failed rows, how they are booked."""

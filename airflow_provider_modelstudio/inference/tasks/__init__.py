@@ -63,9 +63,12 @@ class Decoded:
     """The answers to one request, in the order of its questions."""
 
     columns: pa.RecordBatch
-    """One row a question; the task's output columns and nothing else; null where ``refused`` has a reason."""
+    """One row a question; the task's output columns and nothing else.
+    Where ``refused`` has a reason they hold what is worth keeping of the answer all the same, mostly nothing."""
     refused: Mapping[int, str] = field(default_factory=dict)
     """Position in the request → why the answer to this question cannot be used."""
+    unfit: bool = False
+    """The model answered, but not what it was asked for: it is asked once more, and then taken at its word."""
 
 
 class InferenceTask(Protocol):

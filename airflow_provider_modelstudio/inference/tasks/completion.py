@@ -14,6 +14,7 @@ from airflow_provider_modelstudio.inference.errors import AnswerError, Configura
 from . import Decoded, Question, Refused, RequestLimits
 from .answers import Misfit, RowReader
 from .prompts import Template, parse_template
+from .response_schema import ResponseSchema, Unfit, parse_response_schema
 from .settings import check_at_least, check_choice, check_columns, check_task_settings, check_text_setting
 from .texts import BLANK_TEXT, EMPTY_TEXT, KEY_BYTES, NOT_UTF8, OnEmpty
 from .tokens import estimate_tokens
@@ -56,6 +57,8 @@ class Completion:
     """What a row does that has a null in one of the prompt's columns, or nothing but empty and blank texts in all."""
     on_too_long: Literal["null", "fail"] = "null"
     """What a prompt beyond ``max_tokens`` does; it is never cut, since what matters may stand at its end."""
+    response_schema: Mapping[str, Any] | None = None
+    """JSON Schema of an object: it is added to the prompt, and each of its properties becomes a column beside the text."""
     deterministic: bool = False
     """The model answers the same prompt the same way, or may be taken to: rows with equal prompts are asked once."""
     task_settings: Mapping[str, Any] | None = None
@@ -69,6 +72,13 @@ class Completion:
         check_choice("on_empty", self.on_empty, OnEmpty)
         check_choice("on_too_long", self.on_too_long, Literal["null", "fail"])
         check_task_settings(self.task_settings)
+        if self._schema is not None:
+            clash = {self.output_column, self.error_column} & set(self._schema.columns.names)
+            if clash:
+                raise ConfigurationError(
+                    f"response_schema has a property {min(clash)!r}, which is the name of an output column; "
+                    "name another output_column, or rename the property"
+                )
         if self.limits.rows != 1:
             raise ConfigurationError(f"limits.rows is {self.limits.rows!r}; a completion request holds one prompt")
 
@@ -84,8 +94,8 @@ class Completion:
 
     @property
     def output_columns(self) -> tuple[str, ...]:
-        """The column of completions."""
-        return (self.output_column,)
+        """The column of completions, and one for each property of ``response_schema``."""
+        return (self.output_column, *(self._schema.columns.names if self._schema else ()))
 
     @property
     def error_column(self) -> str:
@@ -101,13 +111,19 @@ class Completion:
     def _template(self) -> Template:
         return parse_template(self.prompt)
 
+    @property
+    def _schema(self) -> ResponseSchema | None:
+        return None if self.response_schema is None else parse_response_schema(self.response_schema)
+
     def check(self, schema: pa.Schema) -> None:
         """Raise for a placeholder without its column, or with one of a type that cannot be written into a prompt."""
         self._template.check(schema)
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the answer beside the prompt, which is all in the key."""
-        return {"task_type": self.task_type, "task_settings": dict(self.task_settings or {})}
+        settings = {"task_type": self.task_type, "task_settings": dict(self.task_settings or {})}
+        # Answers that are in other columns are other answers.
+        return settings if self._schema is None else {**settings, "response_schema": self._schema.instruction}
 
     def questions(self, batch: pa.RecordBatch) -> list[Question | Refused]:
         """One question a row; a row with a null, with nothing to say, not UTF-8 or too long is refused."""
@@ -126,6 +142,7 @@ class Completion:
         """``{"completion": [{"result": "…"}]}``, in JSON or CBOR.
 
         A result that is no text, as of a model that declined, refuses the row; an empty text is an answer.
+        With ``response_schema`` a text that does not fit refuses the row as well, and is kept; it is worth asking again.
         Raises :class:`~..errors.AnswerError` for another number of results than one.
         """
         rows = _READER.read(answer)
@@ -136,11 +153,20 @@ class Completion:
             raise AnswerError("a row of the answer has no 'result'")
         results = [None if isinstance(row, Misfit) else row.result for row in rows]
         refused = {at: NO_TEXT for at, result in enumerate(results) if result is None}
-        return Decoded(pa.RecordBatch.from_arrays([pa.array(results, pa.string())], schema=schema), refused)
+        if self._schema is None:
+            return Decoded(pa.RecordBatch.from_arrays([pa.array(results, pa.string())], schema=schema), refused)
+        read = [None if result is None else self._schema.read(result) for result in results]
+        unfit = {at: one.reason for at, one in enumerate(read) if isinstance(one, Unfit)}
+        written = [
+            {**(one if isinstance(one, dict) else {}), self.output_column: result}
+            for one, result in zip(read, results, strict=True)
+        ]
+        return Decoded(pa.RecordBatch.from_pylist(written, schema), {**refused, **unfit}, unfit=bool(unfit))
 
     def output_schema(self, dimensions: int | None) -> pa.Schema:  # noqa: ARG002  # words have none
-        """A string."""
-        return pa.schema([(self.output_column, pa.string())])
+        """A string, and the columns of ``response_schema``."""
+        columns = pa.schema([(self.output_column, pa.string())])
+        return columns if self._schema is None else pa.schema([*columns, *self._schema.columns])
 
     def _ask(self, template: Template, values: tuple[str | bytes | None, ...]) -> Question | Refused:
         empty_is_fatal = self.on_empty == "fail"
@@ -155,6 +181,8 @@ class Completion:
         prompt = template.fill(texts)
         if self.system is not None:
             prompt = f"{self.system}\n\n{prompt}"
+        if self._schema is not None:
+            prompt = f"{prompt}\n\n{self._schema.instruction}"
         utf8 = prompt.encode()
         tokens = estimate_tokens(len(prompt), len(utf8))
         if self.max_tokens is not None and tokens > self.max_tokens:

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.storage import Piece, Storage
 
-__all__ = ["Journal", "Record", "decode_segment", "encode_segment"]
+__all__ = ["Journal", "Record", "decode_segment", "encode_segment", "once_key"]
 
 _MAGIC = b"MSJ1"
 _HEADER = struct.Struct("<4sIQ")
 KEY_TYPE = pa.binary(16)
+
+
+def once_key(key: bytes) -> bytes:
+    """The key under which a first answer lies that was not what was asked for: no row's own, so no row takes it."""
+    return bytes(byte ^ 0xFF for byte in key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class Counts:
     deduplicated: int = 0
     failed: int = 0
     tokens: int = 0
-    """Estimated tokens of the rows embedded."""
+    """Estimated tokens of the rows whose answer was paid for, good or not."""
     errors: dict[str, int] = field(default_factory=dict)
     """Reason → rows, the first reasons only."""
 
