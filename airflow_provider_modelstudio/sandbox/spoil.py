@@ -26,7 +26,7 @@ from airflow_provider_modelstudio.sandbox.http1 import Cut, Pause, Repeat, Reply
 from airflow_provider_modelstudio.sandbox.wire import Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["PRODUCT_HEADER", "distorted", "instead", "spoiled"]
 
@@ -40,6 +40,8 @@ _SPOILED_NUMBERS = {
     "null": Literal("null", b"\xf6"),
     "string": Literal('"0.5"', b"\x630.5"),
 }
+
+_SPOILED_TEXTS: dict[str, Callable[[str], str]] = {"unfinished": lambda text: text[:-1], "empty_object": lambda _: "{}"}
 
 
 def instead(act: Act) -> Reply | None:
@@ -78,8 +80,6 @@ def _distorted_rows(rows: list[Any], how: str) -> list[Any]:
             return [{name: value for name, value in rows[0].items() if name != "index"}, *rows[1:]]
         case "index_out_of_range" if "index" in rows[0]:
             return [{**rows[0], "index": len(rows)}, *rows[1:]]
-        case "unfinished" | "empty_object" if "result" in rows[0]:
-            return [{**rows[0], "result": rows[0]["result"][:-1] if how == "unfinished" else "{}"}]
         case _:
             return [_distorted_row(rows[0], how), *rows[1:]]
 
@@ -97,9 +97,9 @@ def _distorted_row(row: dict[str, Any], how: str) -> dict[str, Any]:
             return {**row, "embedding": [spoiled, *rest]}
         case dict() if spoiled:
             return {**row, "embedding": {**value, next(iter(value), "0"): spoiled}}
-        case None if spoiled:
+        case None if spoiled or (how in _SPOILED_TEXTS and "result" in row):
             name = "relevance_score" if "relevance_score" in row else "result"
-            return {**row, name: spoiled}
+            return {**row, name: spoiled or _SPOILED_TEXTS[how](row[name])}
         case _:
             return row
 

@@ -64,6 +64,26 @@ class Hashes:
         return pa.schema([("embedding", pa.list_(pa.field("element", pa.float32()), dimensions or DIMENSIONS))])
 
 
+@dataclass(frozen=True)
+class Numbers(Hashes):
+    """A task whose answers are words, and a number where they are one; other words are asked for once more."""
+
+    limits: RequestLimits = field(default_factory=lambda: RequestLimits(rows=1))
+    equal_rows_share: bool = False
+
+    output_columns = ("words", "number")
+    error_column = "words_error"
+
+    def decode(self, answer, questions):
+        (words,) = json.loads(answer.body)
+        number = int(words) if words.isdigit() else None
+        columns = pa.RecordBatch.from_pylist([{"words": words, "number": number}], self.output_schema(None))
+        return Decoded(columns) if number is not None else Decoded(columns, {0: "not a number"}, unfit=True)
+
+    def output_schema(self, dimensions):
+        return pa.schema([("words", pa.string()), ("number", pa.int64())])
+
+
 @dataclass
 class Scripted:
     """A service: answers at once, unless the script says otherwise.

@@ -145,6 +145,37 @@ def test_completions_are_extracts(sandbox, prompt, result):
     assert infer(sandbox, COMPLETE, prompt).body == {"completion": [{"result": result}]}
 
 
+def test_completions_are_json_where_the_prompt_asks_for_it(sandbox):
+    """Sentences, numbers, choices and lists that the text names, in an object that fits; else a sentence."""
+    schema = {
+        "type": "object",
+        "$defs": {"Kind": {"enum": ["lamp", "chair"]}},
+        "properties": {
+            "name": {"type": "string", "maxLength": 12},
+            "price": {"type": "number", "minimum": 0},
+            "weight_kg": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "kind": {"$ref": "#/$defs/Kind"},
+            "colours": {"type": "array", "items": {"enum": ["red", "blue", "green"]}},
+            "waterproof": {"type": "boolean"},
+            "maker": {"type": "object", "properties": {"since": {"type": "integer", "minimum": 1000}}},
+        },
+    }
+    asked = "Answer with one JSON object that is valid.\nJSON Schema: "
+    text = "A chair in red and blue. Price 49.5, weight 7 kg, made since 1921. Waterproof."
+    told = infer(sandbox, COMPLETE, f"{text}\n\n{asked}{json.dumps(schema)}").body["completion"][0]["result"]
+    assert json.loads(told) == {
+        "name": "A chair in r",
+        "price": 49.5,
+        "weight_kg": 7,
+        "kind": "chair",
+        "colours": ["red", "blue"],
+        "waterproof": True,
+        "maker": {"since": 1921},
+    }
+    words = infer(sandbox, COMPLETE, f"{text}\n\n{asked}no schema").body["completion"][0]["result"]
+    assert not words.startswith("{")
+
+
 @pytest.mark.parametrize(("path", "body"), PAGE)
 def test_cbor_says_what_json_says(sandbox, path, body):
     """The same question has the same answer in both formats, floats to the last bit."""

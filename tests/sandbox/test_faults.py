@@ -459,6 +459,14 @@ def test_a_completion_without_words(start):
     assert got.body == {"completion": [{"result": None}]}
 
 
+def test_a_completion_that_is_not_what_was_asked_for(start):
+    """A text without its last character, and an object without properties."""
+    sound = infer(start(), COMPLETE, "a").body["completion"][0]["result"]
+    unfinished = infer(start(always(Distort(how="unfinished"))), COMPLETE, "a")
+    assert unfinished.body == {"completion": [{"result": sound[:-1]}]}
+    assert infer(start(always(Distort(how="empty_object"))), COMPLETE, "a").body == {"completion": [{"result": "{}"}]}
+
+
 def test_a_distortion_that_does_not_apply_changes_nothing(start):
     """Dimensions of a completion: the answer is as it was."""
     sound = infer(start(), COMPLETE, "a").body

@@ -263,3 +263,53 @@ def test_settings_that_make_no_sense_are_named(settings, words):
     with pytest.raises(ConfigurationError) as caught:
         Completion(prompt="{text}", **settings)
     assert words in str(caught.value)
+
+
+LAMP = {"type": "object", "properties": {"name": {"type": "string"}, "price": {"type": "number"}}, "required": ["name"]}
+
+
+def read_as_lamp(result):
+    task = Completion(prompt="{text}", response_schema=LAMP)
+    return task.decode(Answer(json_answer({"completion": [{"result": result}]}), JSON), ask(task, texts("q")))
+
+
+def test_a_schema_is_part_of_the_prompt_and_its_properties_are_columns():
+    """The schema stands at the end of each prompt, decides its key, and names the columns beside the text."""
+    task = Completion(prompt="Describe {text}", system="Short.", response_schema=LAMP)
+    (question,) = ask(task, texts("a lamp"))
+    assert question.value.startswith("Short.\n\nDescribe a lamp\n\nAnswer with one JSON object")
+    assert question.value.endswith(json.dumps(LAMP, separators=(",", ":")))
+    assert task.output_columns == ("completion", "name", "price")
+    other = Completion(prompt="Describe {text}", system="Short.", response_schema={**LAMP, "required": []})
+    assert ask(other, texts("a lamp"))[0].key != question.key
+    assert other.settings() != task.settings()
+
+
+def test_an_answer_that_fits_is_text_and_columns():
+    """The raw text stays, whatever stands around the JSON in it."""
+    raw = '```json\n{"name": "lamp", "price": 7}\n```'
+    decoded = read_as_lamp(raw)
+    assert decoded.columns.to_pylist() == [{"completion": raw, "name": "lamp", "price": 7.0}]
+    assert (dict(decoded.refused), decoded.unfit) == ({}, False)
+
+
+def test_an_answer_that_does_not_fit_keeps_its_text_and_is_worth_another_question():
+    """Typed columns are null, the text is there, and the reason names place and rule."""
+    decoded = read_as_lamp('{"price": 7}')
+    assert decoded.columns.to_pylist() == [{"completion": '{"price": 7}', "name": None, "price": None}]
+    assert decoded.refused == {0: "the completion does not fit response_schema at /name: required"}
+    assert decoded.unfit
+
+
+def test_a_model_that_declined_is_not_asked_again():
+    """No text at all is the same reason as without a schema."""
+    decoded = read_as_lamp(None)
+    assert (decoded.refused, decoded.unfit) == ({0: NO_TEXT}, False)
+
+
+@pytest.mark.parametrize("name", ["answer", "answer_error"])
+def test_a_property_must_not_be_called_like_the_output(name):
+    """Two columns of one name would be one column less."""
+    schema = {"type": "object", "properties": {name: {"type": "string"}}}
+    with pytest.raises(ConfigurationError, match="which is the name of an output column"):
+        Completion(prompt="{text}", output_column="answer", response_schema=schema)

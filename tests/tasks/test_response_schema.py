@@ -1,0 +1,212 @@
+"""Which schemas make columns, and what answers are against them."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_modelstudio.inference.errors import ConfigurationError
+from airflow_provider_modelstudio.inference.tasks.response_schema import NOT_JSON, Unfit, parse_response_schema
+
+PRODUCT = {
+    "$defs": {"Colour": {"enum": ["red", "blue"], "title": "Colour", "type": "string"}},
+    "title": "Product",
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "description": "as on the label"},
+        "pieces": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}], "default": None},
+        "price": {"type": ["number", "null"]},
+        "sold": {"type": "boolean"},
+        "colour": {"$ref": "#/$defs/Colour"},
+        "second": {"anyOf": [{"$ref": "#/$defs/Colour"}, {"type": "null"}]},
+        "sizes": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"cm": {"type": "number"}}, "required": ["cm"]},
+        },
+        "kind": {"const": "product"},
+    },
+    "required": ["name", "colour"],
+    "additionalProperties": False,
+}
+"""As pydantic writes it."""
+
+
+def object_of(**properties):
+    return {"type": "object", "properties": properties}
+
+
+def test_each_property_is_a_column():
+    """Whole numbers, numbers, truths, choices, lists and objects, all nullable, in the order of the schema."""
+    columns = parse_response_schema(PRODUCT).columns
+    assert {field.name: str(field.type) for field in columns} == {
+        "name": "string",
+        "pieces": "int64",
+        "price": "double",
+        "sold": "bool",
+        "colour": "string",
+        "second": "string",
+        "sizes": "list<element: struct<cm: double>>",
+        "kind": "string",
+    }
+    assert all(field.nullable for field in columns)
+
+
+def test_the_prompt_gets_the_schema_as_it_was_written():
+    """The instruction ends with the schema itself, descriptions and all, the same each time."""
+    instruction = parse_response_schema(PRODUCT).instruction
+    assert json.loads(instruction.rpartition("JSON Schema: ")[2]) == PRODUCT
+    assert instruction == parse_response_schema(json.loads(json.dumps(PRODUCT))).instruction
+
+
+@pytest.mark.parametrize(
+    ("answer", "place"),
+    [
+        ({"colour": "red"}, "/name: required"),
+        ({"name": "", "colour": "red"}, "/name: minLength"),
+        ({"name": 7, "colour": "red"}, "/name: type"),
+        ({"name": "a", "colour": "canary"}, "/colour: enum"),
+        ({"name": "a", "colour": None}, "/colour: enum"),
+        ({"name": "a", "colour": "red", "pieces": -1}, "/pieces: minimum"),
+        ({"name": "a", "colour": "red", "pieces": 1.5}, "/pieces: type"),
+        ({"name": "a", "colour": "red", "pieces": True}, "/pieces: type"),
+        ({"name": "a", "colour": "red", "second": "canary"}, "/second: enum"),
+        ({"name": "a", "colour": "red", "canary": 1}, "/: additionalProperties"),
+        ({"name": "a", "colour": "red", "sizes": [{"cm": 1}, {}]}, "/sizes/[]/cm: required"),
+        ({"name": "a", "colour": "red", "sizes": [{"cm": "canary"}]}, "/sizes/[]/cm: type"),
+    ],
+)
+def test_an_answer_that_does_not_fit_names_place_and_rule(answer, place):
+    """The reason has the path in the schema and the rule that is broken, and nothing of what was answered."""
+    assert parse_response_schema(PRODUCT).read(json.dumps(answer)) == Unfit(
+        f"the completion does not fit response_schema at {place}"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "canary",
+        "[]",
+        "7",
+        "null",
+        '{"name": "a"',
+        '{"name": "a"} canary',
+        '{"a": NaN}',
+        '{"a": 1e400}',
+        "[" * 100_000,
+        '{"a": 1, "a": 2}',
+        '{"a": "\\ud800"}',
+        '{"a": ' + "9" * 5_000 + "}",
+        "```json\ncanary\n```",
+        "```",
+        "``````",
+    ],
+)
+def test_what_is_no_json_object_is_told_in_the_same_words(text):
+    """Words, damage, numbers that JSON has not, a name that comes twice, half a character, nesting without end."""
+    assert parse_response_schema(object_of(a={"type": "number"})).read(text) == Unfit(NOT_JSON)
+
+
+@pytest.mark.parametrize("fence", ["{}", "```json\n{}\n```", "```\n{}\n```", " ```JSON {}``` ", "```{}```", "\n{}\n"])
+def test_a_code_fence_is_taken_off(fence):
+    """Models wrap JSON in Markdown although they are told not to."""
+    assert parse_response_schema(object_of(a={"type": "string"})).read(fence.format('{"a": "```"}')) == {"a": "```"}
+
+
+def test_numbers_that_arrow_cannot_hold_refuse_the_answer():
+    """An integer beyond 64 bits, and a number beyond a float; 5.0 is an integer."""
+    schema = parse_response_schema(object_of(a={"type": "integer"}, b={"type": "number"}))
+    assert schema.read('{"a": 5.0, "b": 1}') == {"a": 5, "b": 1.0}
+    assert schema.read('{"a": -9223372036854775808}') == {"a": -(2**63)}
+    for text in ('{"a": 9223372036854775808}', '{"a": 1e30}', f'{{"b": 1{"0" * 400}}}'):
+        assert schema.read(text) == Unfit("the completion holds a number beyond 64 bits")
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "array", "items": {"type": "string"}}, "at /: the schema of an answer has the type 'object'"),
+        ({}, "at /: the schema of an answer has the type 'object'"),
+        ({"type": ["object", "null"], "properties": {"a": {"type": "string"}}}, "the type 'object'"),
+        ({"type": "object"}, "at /: an object without 'properties'"),
+        (object_of(a={}), "at /properties/a: one type is needed, and here are none"),
+        (object_of(a=True), "at /properties/a: a schema is an object"),
+        (object_of(a={"type": ["string", "integer"]}), "one type is needed, and here are integer, string"),
+        (object_of(a={"enum": ["a", 1]}), "one type is needed, and here are integer, string"),
+        (object_of(a={"type": "null"}), "here are none"),
+        (object_of(a={"type": "date"}), "at /properties/a/type: this is no valid JSON Schema"),
+        (object_of(a={"oneOf": [{"type": "string"}]}), "at /properties/a: 'oneOf' cannot be typed"),
+        (object_of(a={"anyOf": [{"type": "string"}, {"type": "integer"}]}), "'anyOf' cannot be typed"),
+        (object_of(a={"allOf": [{"type": "string"}, {"minLength": 1}]}), "'allOf' cannot be typed"),
+        (object_of(a={"type": "array"}), "an array without 'items'"),
+        (object_of(a={"type": "array", "prefixItems": []}), "'prefixItems' cannot be typed"),
+        (object_of(a={"type": "object", "patternProperties": {}}), "'patternProperties' cannot be typed"),
+        (object_of(a={"type": "object", "additionalProperties": {"type": "string"}}), "'additionalProperties' cannot"),
+        (object_of(a={"$ref": "https://example.com/x.json"}), "leads out of the schema"),
+        (object_of(a={"$ref": "#"}), "leads out of the schema"),
+        (object_of(a={"$ref": "#/$defs/A"}), "leads nowhere"),
+        (
+            {**object_of(a={"$ref": "#/$defs/A"}), "$defs": {"A": object_of(b={"$ref": "#/$defs/A"})}},
+            "leads back to itself",
+        ),
+        (object_of(**{" ": {"type": "string"}}), "a property without a name"),
+        (object_of(a={"type": "string", "pattern": "("}), "'pattern' is no regular expression"),
+        (object_of(a={"type": "string", "minLength": -1}), "at /properties/a/minLength: this is no valid JSON Schema"),
+        ({"type": "object", "properties": []}, "'properties' is an object"),
+        ({"a": {1}}, "not an object that JSON can hold"),
+        ([], "not an object that JSON can hold"),
+    ],
+)
+def test_a_schema_that_makes_no_columns_is_refused_by_name(schema, words):
+    """What has no type in Arrow is named with its place, before anything is asked."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_response_schema(schema)
+    assert words in str(caught.value)
+
+
+def test_a_small_schema_that_means_a_huge_one_is_refused():
+    """References that double at each step end in words, not in memory."""
+    definitions = {
+        f"D{i}": object_of(a={"$ref": f"#/$defs/D{i + 1}"}, b={"$ref": f"#/$defs/D{i + 1}"}) for i in range(19)
+    }
+    with pytest.raises(ConfigurationError, match="more than 2000 parts"):
+        parse_response_schema({**definitions["D0"], "$defs": {**definitions, "D19": {"type": "string"}}})
+
+
+SCALARS = st.one_of(
+    st.tuples(st.just({"type": "string"}), st.text(max_size=5)),
+    st.tuples(st.just({"type": "integer"}), st.integers(-(2**63), 2**63 - 1)),
+    st.tuples(st.just({"type": "number"}), st.floats(allow_nan=False, allow_infinity=False)),
+    st.tuples(st.just({"type": "boolean"}), st.booleans()),
+    st.tuples(st.just({"type": ["string", "null"]}), st.none()),
+)
+
+
+def _lists(inner):
+    return inner.flatmap(
+        lambda pair: st.integers(0, 3).map(lambda n: ({"type": "array", "items": pair[0]}, [pair[1]] * n))
+    )
+
+
+def _objects(inner):
+    return st.dictionaries(st.text(min_size=1, max_size=3).filter(str.strip), inner, min_size=1, max_size=3).map(
+        lambda pairs: (
+            object_of(**{name: schema for name, (schema, _) in pairs.items()}),
+            {name: value for name, (_, value) in pairs.items()},
+        )
+    )
+
+
+@given(_objects(st.recursive(SCALARS, lambda inner: _lists(inner) | _objects(inner), max_leaves=6)))
+def test_an_answer_that_fits_comes_out_of_its_columns_as_it_went_in(pair):
+    """Whatever the nesting: what the model said is what the columns hold."""
+    wanted, answer = pair
+    schema = parse_response_schema(wanted)
+    read = schema.read(json.dumps(answer))
+    assert isinstance(read, dict)
+    assert pa.RecordBatch.from_pylist([read], schema.columns).to_pylist() == [answer]
