@@ -103,6 +103,7 @@ def make_plan(
     single_file: bool,
     again: str | None = None,
     part_rows: int = PART_ROWS,
+    part_starts: Sequence[int] | None = None,
 ) -> Plan:
     """Pin the inputs and cut them into parts.
 
@@ -111,6 +112,8 @@ def make_plan(
     :param output: what decides the form of the output: columns, types.
     :param single_file: everything goes into one part.
     :param again: makes this another run than those before, of the same inputs in the same form.
+    :param part_starts: ascending first rows of the parts after the first one, where rows belong together; ``None`` cuts
+        every ``part_rows``.
     """
     cache_key = digest({"format": FORMAT, "endpoint": endpoint, "settings": settings})
     rows = sum(file.rows for file in inputs)
@@ -120,8 +123,10 @@ def make_plan(
     form = {"cache_key": cache_key, "output": output}
     run_key = digest({**form, "inputs": pinned, "part_rows": 0 if single_file else part_rows, "again": again})
     # An empty dataset still has one file, so that readers find its schema.
-    starts = range(0, max(rows, 1), part_rows)
-    ends = [min(start + part_rows, rows) for start in starts]
+    starts: Sequence[int] = range(0, max(rows, 1), part_rows)
+    if part_starts is not None and not single_file:
+        starts = (0, *part_starts)
+    ends = [*starts[1:], rows]
     digests = _digests(form, inputs, ends)
     parts = tuple(
         Part(i, start, end - start, name)
@@ -189,6 +194,7 @@ class Packer(Generic[Owner]):
             len(self._open) >= limits.rows
             or size > limits.size
             or (limits.tokens is not None and tokens > limits.tokens)
+            or question.group != self._open[-1][1].group
         ):
             full, tokens, size = self._open, question.tokens, question.size
             self._open = []

@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
+from airflow_provider_modelstudio.inference.dataset.groups import GroupedSource
 from airflow_provider_modelstudio.inference.decide import Stop, decide
 from airflow_provider_modelstudio.inference.engine import (
     Budget,
@@ -163,11 +164,19 @@ class InferenceOperator(BaseOperator):
     def make_task(self) -> InferenceTask:
         """The task type bound to this operator's columns."""
 
+    def arrange(self, source: Source) -> Source:
+        """The source as the task reads it."""
+        return source
+
     def rows_per_request(self, default: int) -> int:
         """``batch_size``, or what the model takes, or the task type."""
-        known = self._model(self.model) if self.model else None
+        known = self.known_model()
         usual = known.rows_per_request if known is not None and known.rows_per_request else default
         return whole_or_none("batch_size", self.batch_size, 1, 2048) or usual
+
+    def known_model(self) -> Model | None:
+        """What the catalog says of ``model``; ``None`` where that is left out."""
+        return self._model(self.model) if self.model else None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Bring the destination up to date.
@@ -213,6 +222,7 @@ class InferenceOperator(BaseOperator):
             )
         hook = ModelStudioHook(self.modelstudio_conn_id)
         _ = hook.fields  # Airflow is asked for the connection before the loop starts
+        source = self.arrange(source)
         return run_apart(self._ask(context, hook, source, storage, task, options, stop), stop)
 
     async def _ask(
@@ -244,6 +254,7 @@ class InferenceOperator(BaseOperator):
                 output=output,
                 again=again,
                 single_file=storage.destination.endswith(".parquet"),
+                part_starts=source.part_starts if isinstance(source, GroupedSource) else None,
             )
             vault = Vault(storage, plan)
             if self.if_exists == "error" and await storage.published() and await vault.committed() is None:
@@ -299,7 +310,7 @@ class InferenceOperator(BaseOperator):
         """The guards, with the price of the model in the region of the connection."""
         catalog = Catalog.read()
         told = (facts.service_settings.get("model_id"), facts.service_settings.get("model"), facts.inference_id)
-        model = self._model(self.model) if self.model else next(filter(None, map(catalog.get, map(str, told))), None)
+        model = self.known_model() or next(filter(None, map(catalog.get, map(str, told))), None)
         price = model.price(_tariff(region)) if model is not None and region else None
         return Budget(
             max_rows=whole_or_none("max_rows", self.max_rows, 0, 10**12),

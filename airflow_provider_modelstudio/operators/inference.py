@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_modelstudio.inference.dataset.groups import group_rows
+from airflow_provider_modelstudio.inference.errors import ConfigurationError
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
 from airflow_provider_modelstudio.inference.tasks.completion import Completion
+from airflow_provider_modelstudio.inference.tasks.flat_rerank import FlatRerank
 from airflow_provider_modelstudio.inference.tasks.multi_modal_embedding import MultiModalEmbedding
 from airflow_provider_modelstudio.inference.tasks.rerank import Rerank
 from airflow_provider_modelstudio.inference.tasks.sparse_embedding import SparseEmbedding
@@ -16,6 +19,7 @@ from airflow_provider_modelstudio.operators.rendered import choice, flag, mappin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
 
 __all__ = [
@@ -152,16 +156,25 @@ class SparseEmbedOperator(InferenceOperator):
 
 
 class RerankOperator(InferenceOperator):
-    """The documents of each row, ordered by how well they answer its query (``rerank``).
+    """The documents of each query, ordered by how well they answer it (``rerank``).
 
-    Writes ``list<struct<index, relevance_score>>``, best first; ``index`` counts the row's documents from 0.
+    With a list of documents in each row, writes ``list<struct<index, relevance_score>>``, best first; ``index`` counts
+    the row's documents from 0.
+    With ``query_id_column``, a row is one candidate: writes ``relevance_score`` and ``rank`` beside it, 1 for the best;
+    under another ``output_column``, ``<output_column>_relevance_score`` and ``<output_column>_rank``.
 
     :param query_column: column with the query. (templated)
-    :param documents_column: column with the list of documents. (templated)
+    :param documents_column: column with the list of documents; with ``query_id_column``, with one document. (templated)
+    :param query_id_column: column that tells which rows are candidates of one query: they are neighbours and have the
+        same query. (templated)
     :param output_column: column for the ranking; ``<output_column>_error`` says why a row has none. (templated)
-    :param top_n: keep the best documents, at most so many; ``None`` keeps all. (templated)
-    :param return_documents: add the document's text to each entry. (templated)
-    :param max_documents: most documents of a row that the model takes. (templated)
+    :param top_n: keep the best documents, at most so many; with ``query_id_column``, rank so many. (templated)
+    :param return_documents: add the document's text to each entry; not with ``query_id_column``, where it is there.
+        (templated)
+    :param max_documents: most documents of a row, or of a request, that the model takes. (templated)
+    :param scores_comparable: with ``query_id_column``: scores of two requests with one query can be compared. Then
+        queries with more candidates than a request takes are split, and only new pairs of query and document are asked;
+        else all candidates of a query are asked together, or none. (templated)
     :param on_empty: what rows without a query or a document do: ``"null"`` or ``"fail"``. (templated)
     :param task_settings: sent with each request, for endpoints that know them. (templated)
     """
@@ -170,10 +183,12 @@ class RerankOperator(InferenceOperator):
         *InferenceOperator.template_fields,
         "query_column",
         "documents_column",
+        "query_id_column",
         "output_column",
         "top_n",
         "return_documents",
         "max_documents",
+        "scores_comparable",
         "on_empty",
         "task_settings",
     )
@@ -183,10 +198,12 @@ class RerankOperator(InferenceOperator):
         *,
         query_column: str = "query",
         documents_column: str = "documents",
+        query_id_column: str | None = None,
         output_column: str = "reranked",
         top_n: int | str | None = None,
         return_documents: bool | str = False,
         max_documents: int | str = 500,
+        scores_comparable: bool | str = False,
         on_empty: str = "null",
         task_settings: dict[str, Any] | str | None = None,
         **kwargs: Any,
@@ -194,15 +211,23 @@ class RerankOperator(InferenceOperator):
         super().__init__(**kwargs)
         self.query_column = query_column
         self.documents_column = documents_column
+        self.query_id_column = query_id_column
         self.output_column = output_column
         self.top_n = top_n
         self.return_documents = return_documents
         self.max_documents = max_documents
+        self.scores_comparable = scores_comparable
         self.on_empty = on_empty
         self.task_settings = task_settings
 
     def make_task(self) -> InferenceTask:
         """``rerank`` of ``documents_column`` for ``query_column``."""
+        if self.query_id_column:
+            return self._flat(self.query_id_column)
+        if flag("scores_comparable", self.scores_comparable):
+            raise ConfigurationError(
+                "scores_comparable is for one row a candidate: set query_id_column, or leave it out"
+            )
         return Rerank(
             query_column=self.query_column,
             documents_column=self.documents_column,
@@ -211,6 +236,30 @@ class RerankOperator(InferenceOperator):
             top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
             return_documents=flag("return_documents", self.return_documents),
             max_documents=whole("max_documents", self.max_documents, 1, 100_000),
+            on_empty=choice("on_empty", self.on_empty, _POLICY),
+            task_settings=mapping("task_settings", self.task_settings),
+        )
+
+    def arrange(self, source: Source) -> Source:
+        """With ``query_id_column``, the candidates of each query together."""
+        return group_rows(source, self.query_id_column, self.query_column) if self.query_id_column else source
+
+    def _flat(self, query_id_column: str) -> FlatRerank:
+        if flag("return_documents", self.return_documents):
+            raise ConfigurationError("return_documents is for lists of documents: with query_id_column leave it out")
+        comparable = flag("scores_comparable", self.scores_comparable)
+        most = whole("max_documents", self.max_documents, 1, 100_000)
+        model = self.known_model()
+        return FlatRerank(
+            query_id_column=query_id_column,
+            query_column=self.query_column,
+            document_column=self.documents_column,
+            output_column=self.output_column,
+            max_documents=min(most, self.rows_per_request(most)),
+            # Tokens are estimated: they may split a query too early, but must not refuse one.
+            max_tokens=model.tokens_per_request if model is not None and comparable else None,
+            scores_comparable=comparable,
+            top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             task_settings=mapping("task_settings", self.task_settings),
         )

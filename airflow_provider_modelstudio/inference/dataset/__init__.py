@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-__all__ = ["UNREADABLE", "WINDOW_ROWS", "Source", "open_source"]
+__all__ = ["UNREADABLE", "WINDOW_ROWS", "Source", "concat", "open_source"]
 
 WINDOW_ROWS = 1024
 """Rows of a window, and of an output row group: 4 MiB of vectors at 1,024 float32."""
@@ -146,7 +146,7 @@ class _WindowCutter:
 
     def rest(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         if self._rows:
-            yield self._first, _concat(self._held)
+            yield self._first, concat(self._held)
             self._held, self._rows, self._bytes = [], 0, 0
 
 
@@ -167,7 +167,8 @@ def _read_rows(group: pq.RowGroupMetaData) -> int:
     return max(READ_ROWS.start, min(READ_ROWS.stop, READ_BYTES // max(int(group.total_byte_size), 1)))
 
 
-def _concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+def concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """The batches as one."""
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 

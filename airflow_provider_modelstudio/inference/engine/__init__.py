@@ -104,7 +104,7 @@ class _Look(NamedTuple):
 
     def requests(self, rows: int) -> int:
         """Requests of so many rows that the rows to ask need, about."""
-        return -(-self.found.asked // rows)
+        return max(-(-self.found.asked // rows), self.found.groups)
 
 
 async def _look(plan: Plan, source: Source, task: InferenceTask, vault: Vault, options: Options, folder: Path) -> _Look:

@@ -83,6 +83,8 @@ class Sender:
         self._packer: Packer[Asked] = Packer(task.limits)
         self._ready: deque[Batch] = deque()
         self._later: list[tuple[float, int, Batch]] = []
+        self._group_rows = 0
+        """Rows of the largest request that holds a group; 0 where there are none."""
         self._order = 0
         self._asking: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
@@ -98,7 +100,7 @@ class Sender:
     @property
     def rows_in_flight(self) -> int:
         """Most rows in flight, as things are."""
-        return self.governor.limit * self._packer.limits.rows
+        return self.governor.limit * (self._group_rows or self._packer.limits.rows)
 
     def feed(self, asked: Asked, question: Question, unfit: Decoded | None = None) -> None:
         """Ask this, together with what comes next.
@@ -110,6 +112,8 @@ class Sender:
             self._wake.set()
             return
         request = self._packer.feed(asked, question)
+        if question.group is not None and request is not None:  # a group may be far smaller than a request
+            self._group_rows = max(self._group_rows, len(request))
         if request is not None:
             self._ready.append(Batch(request))
         self._wake.set()  # also for a request that is not full: it may be all there is
@@ -259,7 +263,8 @@ class Sender:
             self._control = None
             self.governor.failed(now, permit)
             return
-        decision = decide(error, rows=len(batch.questions), attempts=batch.attempts, alone=batch.alone)
+        rows = 1 if self._task.limits.whole else len(batch.questions)
+        decision = decide(error, rows=rows, attempts=batch.attempts, alone=batch.alone)
         log.debug("a request with %s rows failed (%s): %s", len(batch.questions), error, decision)
         match decision:
             case Stop():
@@ -313,13 +318,15 @@ class Sender:
         self._order += 1
 
     async def _mark(self, batch: Batch, reason: str) -> None:
-        """Write down for good why a row has no answer."""
+        """Write down for good why a row, or rows that only mean something together, have no answer."""
         if batch.unfit is not None:  # there is an answer, such as it is
             await self._keep(batch, batch.unfit)
             return
-        (asked,), (question,) = batch.asked, batch.questions
+        rows = len(batch.questions)
         schema = self._windows.answer_schema
         if schema is not None:  # else it could not lie beside answers, whose form nobody knows yet
-            nothing = pa.RecordBatch.from_arrays([pa.nulls(1, field.type) for field in schema], schema=schema)
-            await self._vault.journal.append(Record([question.key], nothing, [reason], batch.parts))
-        self._windows.refuse(asked, reason)
+            nothing = pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
+            keys = [question.key for question in batch.questions]
+            await self._vault.journal.append(Record(keys, nothing, [reason] * rows, batch.parts))
+        for asked in batch.asked:
+            self._windows.refuse(asked, reason)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from airflow_provider_modelstudio.inference.dataset.parts import PartWriter
 from airflow_provider_modelstudio.inference.errors import RowsRefusedError
 from airflow_provider_modelstudio.inference.survey.recall import KEY
+from airflow_provider_modelstudio.inference.tasks import FinishesRows
 from airflow_provider_modelstudio.inference.vault.records import Counts
 
 from .window import Window
@@ -98,6 +99,8 @@ class Writer:
 
     async def _append(self, part: Part, window: Window) -> PartWriter:
         batch = window.build(self._windows.schema, self._task.error_column)
+        if isinstance(self._task, FinishesRows):
+            batch = self._task.finish(batch)
         if self._open is None:
             scratch = await self._vault.storage.scratch(self._folder)
             path = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.parquet"

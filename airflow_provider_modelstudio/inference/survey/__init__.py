@@ -5,6 +5,7 @@ Keys go to local disk and are matched in buckets, so that memory does not grow w
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,6 +66,8 @@ class Survey:
     journalled: int
     """Rows whose answer is in the journal: paid for, not in a part yet."""
     journalled_tokens: int
+    groups: int
+    """Groups with a row to ask, each of which needs a request; 0 where rows are in none."""
 
     def part(self, part: Part) -> PartSurvey:
         """Keys and origins of a part."""
@@ -114,7 +117,11 @@ def survey(
         known.read(known_keys)
     with sealed:
         sealed.read(sealed_keys)
-    with own, (folder / "keys").open("wb") as all_keys, (folder / "tokens").open("wb") as all_tokens:
+    numbering = _Numbering()
+    with own, ExitStack() as stack:
+        all_keys, all_tokens, all_groups = (
+            stack.enter_context((folder / name).open("wb")) for name in ("keys", "tokens", "groups")
+        )
         for first_row, batch in source.windows(_ranges(parts), sorted(columns)):
             questions = task.questions(batch)
             _check_fatal(questions, first_row)
@@ -122,6 +129,7 @@ def survey(
             tokens = np.array([q.tokens if isinstance(q, Question) else 0 for q in questions], np.int32)
             all_keys.write(keys)
             all_tokens.write(tokens.tobytes())
+            all_groups.write(numbering.numbers(questions).tobytes())
             own.add(np.frombuffer(keys, KEY), tokens)
     starts = np.array([*offsets.values(), at])
     # Row numbers of the dataset, not positions of the survey, are what other rooms know.
@@ -130,6 +138,8 @@ def survey(
     bounds = np.zeros((number, len(parts) + 1), np.int64)
     shared: list[np.ndarray] = []
     asked = token_sum = removed = journalled = journalled_tokens = 0
+    groups = np.memmap(folder / "groups", np.int32, "r") if at else np.zeros(0, np.int32)
+    groups_asked = np.zeros(numbering.count + 1, bool)  # the last place is that of rows in no group
     for bucket in range(number):
         before, here = known.take(bucket), own.take(bucket)
         rows = here["at"] + numbers[np.searchsorted(starts, here["at"], side="right") - 1] if at else here["at"]
@@ -137,6 +147,7 @@ def survey(
         first = origins == rows
         asked += int(first.sum())
         token_sum += int(here["tokens"][first].sum())
+        groups_asked[groups[here["at"][first]]] = True
         paid = (origins <= -2 - journal.start) & (origins > -2 - journal.stop)  # see PartSurvey
         journalled += int(paid.sum())
         journalled_tokens += int(here["tokens"][paid].sum())
@@ -157,7 +168,27 @@ def survey(
         removed,
         journalled,
         journalled_tokens,
+        int(groups_asked[:-1].sum()),
     )
+
+
+class _Numbering:
+    """Numbers the groups of a dataset as they come; -1 for a row in none."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last: bytes | None = None
+
+    def numbers(self, questions: Sequence[Question | Refused]) -> np.ndarray:
+        numbers = np.full(len(questions), -1, np.int32)
+        one = next((question for question in questions if isinstance(question, Question)), None)
+        if one is None or one.group is None:  # of a task all questions have a group, or none
+            return numbers
+        for at, question in enumerate(questions):
+            if isinstance(question, Question):
+                self.count += question.group != self._last
+                self._last, numbers[at] = question.group, self.count - 1
+        return numbers
 
 
 def _check_fatal(questions: Sequence[Question | Refused], first_row: int) -> None:

@@ -7,14 +7,14 @@ A task knows no URL, no retry and no file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
-__all__ = ["Answer", "Decoded", "InferenceTask", "Question", "Refused", "RequestLimits"]
+__all__ = ["Answer", "Decoded", "FinishesRows", "InferenceTask", "Question", "Refused", "RequestLimits"]
 
 
 class Question(NamedTuple):
@@ -28,6 +28,8 @@ class Question(NamedTuple):
     """Estimated tokens, at least 1."""
     size: int
     """Bytes this question adds to the request body, about."""
+    group: bytes | None = None
+    """A request holds questions of one group."""
 
 
 class Refused(NamedTuple):
@@ -48,6 +50,9 @@ class RequestLimits:
     tokens: int | None = None
     size: int = 8 * 1024 * 1024
     """Bytes of the request body."""
+    whole: bool = False
+    """Questions of one group only mean something together: a request is never cut, and fails as a whole.
+    The task sees to it that a group fits into a request."""
 
 
 class Answer(NamedTuple):
@@ -120,3 +125,11 @@ class InferenceTask(Protocol):
 
     def output_schema(self, dimensions: int | None) -> pa.Schema:
         """Schema of ``output_columns`` when nothing was answered; ``dimensions`` of a dense vector where known."""
+
+
+@runtime_checkable
+class FinishesRows(Protocol):
+    """A task whose output follows from answers of several rows, which are always in one window."""
+
+    def finish(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows with their answers and reasons as they are written; the same rows, the same columns."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from . import Answer
 
-__all__ = ["NOT_FINITE", "Rerank"]
+__all__ = ["NOT_FINITE", "Rerank", "read_scores"]
 
 NOT_FINITE = "a relevance score is not a finite number"
 
@@ -151,7 +151,7 @@ class Rerank:
         """
         (question,) = questions
         documents = question.value.documents
-        scores = _scores(_READER.read(answer), len(documents))
+        scores = read_scores(answer, len(documents))
         enough = len(documents) if self.top_n is None else min(self.top_n, len(documents))
         if len(scores) < enough:
             raise AnswerError(
@@ -226,10 +226,13 @@ def _missing(query: str | bytes | None, documents: list[str | bytes | None] | No
     return None
 
 
-def _scores(rows: list[_Row | Misfit], documents: int) -> dict[int, float]:
-    """Index → score; NaN where a score is none."""
+def read_scores(answer: Answer, documents: int) -> dict[int, float]:
+    """Index → score, NaN where a score is none, of an answer about so many documents.
+
+    Raises :class:`~..errors.AnswerError` when an index is no whole number, comes twice, or belongs to no document.
+    """
     scores: dict[int, float] = {}
-    for row in rows:
+    for row in _READER.read(answer):
         if isinstance(row, Misfit):
             raw = row.raw if isinstance(row.raw, dict) else {}
             index, score = _index(raw.get("index")), float("nan")
