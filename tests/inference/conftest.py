@@ -45,12 +45,13 @@ class Place:
         owner="me",
         single_file=False,
         storage=LocalStorage,
+        arrange=lambda source: source,
         **options,
     ):
         """One try; returns the summary and leaves the service's books in ``service``."""
         service = service if service is not None else Scripted()
         task = task if task is not None else Hashes()
-        source = open_source(LocalFileSystem(), str(self.source))
+        source = arrange(open_source(LocalFileSystem(), str(self.source)))
         destination = self.folder / "out.parquet" if single_file else self.destination
         storage = storage(self.state, destination, single_file=single_file)
         plan = make_plan(
@@ -60,6 +61,7 @@ class Place:
             output={},
             single_file=single_file,
             part_rows=part_rows,
+            part_starts=getattr(source, "part_starts", None),
         )
         self.reports = []
         settings = Options(limits=Limits(max_concurrency=8, patience=900.0), owner=owner, progress_seconds=0.02)

@@ -58,7 +58,7 @@ class GroupedSource(Source):
             held = batch.slice(cut) if cut < batch.num_rows else None
 
 
-def group_rows(source: Source, group_column: str, same_column: str) -> GroupedSource:
+def group_rows(source: Source, group_column: str, same_column: str, part_rows: int = PART_ROWS) -> GroupedSource:
     """The source with its groups, each of which has one value in ``same_column``.
 
     Reads these two columns.
@@ -83,12 +83,12 @@ def group_rows(source: Source, group_column: str, same_column: str) -> GroupedSo
                         f"rows {start} and {first + other} of the source are equal in column {group_column!r} and "
                         f"differ in column {same_column!r}"
                     )
-                if first + high - start > PART_ROWS:
+                if first + high - start > part_rows:
                     raise InputError(
-                        f"more than {PART_ROWS} rows, from row {start} of the source on, are equal in column "
+                        f"more than {part_rows} rows, from row {start} of the source on, are equal in column "
                         f"{group_column!r}; is it the right column?"
                     )
-                if first + high - part_start > PART_ROWS:
+                if first + high - part_start > part_rows:
                     part_start = start
                     starts.append(start)
         _check_together(seen, group_column)
