@@ -21,6 +21,9 @@ PACKAGE = "airflow_provider_modelstudio/inference"
 HISTORIES = "tests/simulation/test_histories.py"
 ENGINE = "tests/inference/test_engine.py"
 STORAGE = "tests/inference/test_storage.py"
+UNFIT = "tests/inference/test_unfit.py"
+FLAT = "tests/inference/test_flat.py"
+GROUPS = "tests/inference/test_groups.py"
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ MUTANTS = (
     Mutant(
         "the permit is given back before the answer is durable",
         f"{PACKAGE}/engine/sender.py",
-        "                await self._keep(batch, replace(",
-        "                self.governor.released(self._loop.time(), permit)\n                await self._keep(batch, replace(",
+        "                    await self._keep(batch, decoded)\n",
+        "                    self.governor.released(self._loop.time(), permit)\n"
+        "                    await self._keep(batch, decoded)\n",
         (HISTORIES,),
     ),
     Mutant(
@@ -132,6 +136,34 @@ MUTANTS = (
         "            os.link(temporary, path)\n        except",
         "            os.replace(temporary, path)\n            temporary.touch()\n        except",
         (STORAGE,),
+    ),
+    Mutant(
+        "a first answer that does not fit is not made durable",
+        f"{PACKAGE}/engine/sender.py",
+        "        await self._write_down(batch, decoded, [once_key(question.key) for question in batch.questions])\n",
+        "",
+        (UNFIT,),
+    ),
+    Mutant(
+        "an answer with a reason is an answer",
+        f"{PACKAGE}/engine/window.py",
+        "        self.keys[position] = (0, 0)\n",
+        "",
+        (UNFIT,),
+    ),
+    Mutant(
+        "a request that only means something as a whole is cut",
+        f"{PACKAGE}/engine/sender.py",
+        "rows = 1 if self._task.limits.whole else len(batch.questions)",
+        "rows = len(batch.questions)",
+        (FLAT,),
+    ),
+    Mutant(
+        "a window ends in the middle of a query",
+        f"{PACKAGE}/dataset/groups.py",
+        "            if first + cut not in ends:",
+        "            if False:",
+        (FLAT, GROUPS),
     ),
     Mutant(
         "keys may leave the state folder",
