@@ -64,11 +64,7 @@ def test_rerank_candidates_ranks_what_a_search_found(run, sandbox, tmp_path):
     assert (first["pick"]["questions"], first["pick"]["rows"]) == (4, 12)
     best = pq.read_table(tmp_path / "best.parquet").to_pylist()
     assert [row["rank"] for row in best] == [1, 2, 3] * 4
-    assert all(
-        a["relevance_score"] >= b["relevance_score"]
-        for a, b in pairwise(best)
-        if a["rank"] < b["rank"]
-    )
+    assert all(a["relevance_score"] >= b["relevance_score"] for a, b in pairwise(best) if a["rank"] < b["rank"])
 
     again = run("rerank_candidates", best=1)
     assert (again["pick"]["rows"], again["rerank"]["requests"], sandbox.requests) == (4, 0, 4)
