@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
+from airflow_provider_modelstudio.inference.dataset.images import ImageFiles
 from airflow_provider_modelstudio.inference.decide import Stop, decide
 from airflow_provider_modelstudio.inference.engine import (
     Budget,
@@ -163,6 +164,10 @@ class InferenceOperator(BaseOperator):
     def make_task(self) -> InferenceTask:
         """The task type bound to this operator's columns."""
 
+    def open_source(self, source: Source, task: InferenceTask) -> Source:  # noqa: ARG002  # for those that need it
+        """The source as the task is to read it."""
+        return source
+
     def rows_per_request(self, default: int) -> int:
         """``batch_size``, or what the model takes, or the task type."""
         known = self._model(self.model) if self.model else None
@@ -212,6 +217,7 @@ class InferenceOperator(BaseOperator):
             )
         hook = ModelStudioHook(self.modelstudio_conn_id)
         _ = hook.fields  # Airflow is asked for the connection before the loop starts
+        source = self.open_source(source, task)
         return run_apart(self._ask(context, hook, source, storage, task, options, stop), stop)
 
     async def _ask(
@@ -395,7 +401,8 @@ def _settings(task: InferenceTask) -> dict[str, Any]:
     """Everything a task was told, except how much goes into a request: with another prompt or column, or another policy,
     a finished run is not the answer.
     """
-    return {field.name: getattr(task, field.name) for field in fields(cast("Any", task)) if field.name != "limits"}
+    told = {field.name: getattr(task, field.name) for field in fields(cast("Any", task)) if field.name != "limits"}
+    return {name: str(value) if isinstance(value, ImageFiles) else value for name, value in told.items()}
 
 
 def _identity(facts: EndpointFacts) -> dict[str, Any]:
