@@ -114,6 +114,8 @@ class InferenceOperator(BaseOperator):
     )
     _stop: StopSignal | None = None
     """``None`` until the operator is executed."""
+    _catalog: Catalog | None = None
+    """The same: models as the connection knows them."""
     ui_color = "#ff6a00"
     ui_fgcolor = "#fff"
 
@@ -207,6 +209,8 @@ class InferenceOperator(BaseOperator):
 
     def _run(self, context: Context, stop: StopSignal) -> Summary | Estimate:
         options = self._options(context)
+        hook = ModelStudioHook(self.modelstudio_conn_id)
+        self._catalog = hook.catalog  # Airflow is asked for the connection before the loop starts
         task = self.make_task()
         source, storage = open_locations(self.source, self.destination)
         task.check(source.schema)
@@ -215,8 +219,6 @@ class InferenceOperator(BaseOperator):
             raise ConfigurationError(
                 f"the source has a column {clash[0]!r} already; name another output_column, or leave that column out"
             )
-        hook = ModelStudioHook(self.modelstudio_conn_id)
-        _ = hook.fields  # Airflow is asked for the connection before the loop starts
         source = self.open_source(source, task)
         return run_apart(self._ask(context, hook, source, storage, task, options, stop), stop)
 
@@ -291,18 +293,19 @@ class InferenceOperator(BaseOperator):
             raise OutageError(f"{error}; nothing was asked yet") from error
 
     def _model(self, name: str) -> Model:
-        catalog = Catalog.read()
+        catalog = self._catalog or Catalog.read()
         model = catalog.get(name)
         if model is None:
             near = catalog.suggest(name)
             raise ConfigurationError(
-                f"the catalog has no model {name!r}{f', but {near!r}' if near else ''}; leave model out if it is new"
+                f"the catalog has no model {name!r}{f', but {near!r}' if near else ''}; "
+                "if it is new, leave model out or describe it in extra models of the connection"
             )
         return model
 
     def _budget(self, facts: EndpointFacts, region: str | None) -> Budget:
         """The guards, with the price of the model in the region of the connection."""
-        catalog = Catalog.read()
+        catalog = self._catalog or Catalog.read()
         told = (facts.service_settings.get("model_id"), facts.service_settings.get("model"), facts.inference_id)
         model = self._model(self.model) if self.model else next(filter(None, map(catalog.get, map(str, told))), None)
         price = model.price(_tariff(region)) if model is not None and region else None

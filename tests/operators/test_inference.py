@@ -289,3 +289,30 @@ def test_another_column_prompt_or_policy_is_another_run(sandbox, run):
     assert rows[0]["embedding"] != again[0]["embedding"]
     with pytest.raises(AirflowFailException, match="max_error_rate"):
         run(EmbedOperator, pa.table({"text": ["a", None]}), inference_id="bailian_embeddings", max_error_rate=0.1)
+
+
+def test_numbers_of_the_connection_lie_over_the_catalog(sandbox, run, monkeypatch):
+    """A model that only the connection knows decides the rows of a request, its price and the guard."""
+    models = {"my-model": {"task_types": ["text_embedding"], "rows_per_request": 3}}
+    models["my-model"]["prices"] = {"cn": {"currency": "CNY", "per_million": 1e6}}
+    extra = {"region": "cn-beijing", "models": models}
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    table = pa.table({"text": [f"line {i}" for i in range(7)]})
+    parameters = {"inference_id": "bailian_embeddings", "model": "my-model"}
+    with pytest.raises(AirflowFailException, match="max_cost"):
+        run(EmbedOperator, table, max_cost=6, **parameters)
+    summary, _ = run(EmbedOperator, None, **parameters)
+    assert summary["requests"] == 3
+    assert (summary["cost_estimated"], summary["currency"]) == (summary["tokens_estimated"], "CNY")
+
+
+def test_nonsense_about_a_model_is_named(sandbox, run, monkeypatch):
+    """Connection, extra, model and field are in the sentence, before anything is asked."""
+    extra = {"models": json.dumps({"my-model": {"task_types": ["text_embedding"], "rows": 3}})}
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    words = r"connection 'modelstudio_default': extra models: model 'my-model': there is no field 'rows'"
+    with pytest.raises(AirflowFailException, match=words):
+        run(EmbedOperator, pa.table({"text": ["a"]}), inference_id="bailian_embeddings")
+    assert sandbox.calls == []
