@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
@@ -16,7 +17,8 @@ EXAMPLES = Path(__file__).parents[2] / "example_dags"
 def run(database, connection, tmp_path, monkeypatch):
     """Runs an example with its data in a folder of the test; returns what each task returned."""
     monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", connection)
-    monkeypatch.setenv("REEMBED_DOCS_FOLDER", str(tmp_path))
+    for example in EXAMPLES.glob("*.py"):
+        monkeypatch.setenv(f"{example.stem.upper()}_FOLDER", str(tmp_path / example.stem))
 
     def run(dag_id, **conf):
         ended = DagBag(EXAMPLES).dags[dag_id].test(run_conf=conf)
@@ -36,7 +38,7 @@ def test_examples_load(database):
 def test_reembed_docs_asks_for_what_is_new(run, sandbox, tmp_path):
     """The first run asks for all texts, the second for none and says so, the third for those that were added."""
     first = run("reembed_docs", packages=["packaging"], max_rows=25)
-    rows = ds.dataset(tmp_path / "vectors", format="parquet").to_table()
+    rows = ds.dataset(tmp_path / "reembed_docs" / "vectors", format="parquet").to_table()
     assert rows.schema.field("embedding").type == pa.list_(pa.float32(), sandbox.engine.dimensions)
     assert len(rows) == 25
     assert rows["embedding_error"].null_count == rows["package"].to_pylist().count("packaging") == 25
@@ -49,4 +51,74 @@ def test_reembed_docs_asks_for_what_is_new(run, sandbox, tmp_path):
 
     third = run("reembed_docs", packages=["packaging"], max_rows=30)
     assert third["embed"]["embedded"] + third["embed"]["deduplicated"] - first["embed"]["deduplicated"] == 5
-    assert ds.dataset(tmp_path / "vectors", format="parquet").count_rows() == 30
+    assert ds.dataset(tmp_path / "reembed_docs" / "vectors", format="parquet").count_rows() == 30
+
+
+def test_nightly_reembedding_provisions_once_and_asks_for_what_is_new(run, sandbox, tmp_path):
+    """The first night makes the endpoint and asks for all rows, the second writes and asks nothing, the third one row."""
+    first = run("nightly_reembedding")
+    assert first["endpoint"]["created"] == ["articles-embedding"]
+    assert first["ready"]["inference_id"] == "articles-embedding"
+    assert first["report"] == "3 rows: 3 embedded, 0 reused, 0 gone, 0 failed"
+
+    second = run("nightly_reembedding")
+    assert second["endpoint"]["kept"] == ["articles-embedding"]
+    assert second["embed"]["requests"] == 0
+
+    pq.write_table(
+        pa.table({"id": [4], "text": ["A new article."]}),
+        tmp_path / "nightly_reembedding" / "articles" / "more.parquet",
+    )
+    third = run("nightly_reembedding")
+    assert third["report"] == "4 rows: 1 embedded, 3 reused, 0 gone, 0 failed"
+    assert [one.operation for one in sandbox.calls if one.operation in {"create", "update", "delete"}] == ["create"]
+
+
+def test_hybrid_search_joins_both_kinds_of_vectors(run, sandbox, tmp_path):
+    """Each passage has both, and the passage that the question is about comes first by both together."""
+    said = run("hybrid_search")
+    assert said["join"] == {
+        "path": str(tmp_path / "hybrid_search" / "passages_with_vectors.parquet"),
+        "rows": 6,
+        "left_out": 0,
+    }
+    joined = pq.read_table(said["join"]["path"])
+    assert joined.column_names == ["id", "text", "embedding", "sparse_embedding"]
+    assert joined.schema.field("sparse_embedding").type == pa.map_(pa.string(), pa.float32())
+    assert joined["embedding"].null_count == joined["sparse_embedding"].null_count == 0
+    assert len(said["search"]) == 3
+    assert said["search"][0]["id"] == 1
+    assert all(0 <= hit[name] <= 1 for hit in said["search"] for name in ("score", "meaning", "words"))
+    paid = sandbox.requests
+    assert paid == 4  # six passages and one question, by both
+
+    again = run("hybrid_search", question="灯具保修多久？", weight=0)
+    assert again["search"][0]["id"] == 6
+    assert sandbox.requests == paid + 2
+
+
+def test_hybrid_search_leaves_out_what_lacks_a_vector(run, tmp_path):
+    """A passage without a text is in neither dataset's answers, and in no index."""
+    passages = tmp_path / "hybrid_search" / "passages"
+    passages.mkdir(parents=True)
+    table = pa.table({"id": ["a", "b", "c"], "text": ["lamps and bulbs", None, "chairs"]})
+    pq.write_table(table, passages / "mine.parquet")
+    said = run("hybrid_search", question="bulbs")
+    assert (said["join"]["rows"], said["join"]["left_out"]) == (2, 1)
+    assert [hit["id"] for hit in said["search"]] == ["a", "c"]
+
+
+def test_image_catalogue_finds_look_alikes(run, sandbox, tmp_path):
+    """Each picture has a vector; a product that is there twice is found by its picture; a broken one fails alone."""
+    said = run("image_catalogue")
+    assert (said["embed"]["rows"], said["embed"]["embedded"]) == (9, 9)
+    assert len(said["look_alikes"]) == 9
+
+    sample = pq.read_table(tmp_path / "image_catalogue" / "catalogue" / "sample.parquet")
+    more = {"sku": ["the same", "broken"], "image": pa.array([sample["image"][4].as_py(), b"no image"], pa.binary())}
+    pq.write_table(pa.table(more), tmp_path / "image_catalogue" / "catalogue" / "more.parquet")
+    said = run("image_catalogue")
+    assert said["embed"]["requests"] == 0
+    assert said["embed"]["failed"] == 1
+    assert said["look_alikes"]["the same"] == sample["sku"][4].as_py()
+    assert "broken" not in said["look_alikes"]
