@@ -178,8 +178,8 @@ def test_a_row_has_its_own_reason(images):
         "no text, image or video",
     ]
     assert told[0].key == told[1].key
-    assert told[0].value.startswith('{"image": "data:image/png;base64,')
-    assert told[8].value == '{"image": "https://a/x.png"}'
+    assert told[0].value.startswith('{"image":"data:image/png;base64,')
+    assert told[8].value == '{"image":"https://a/x.png"}'
     assert task.image_bytes(batch) == [9, 9, 0, 0, 0, 5, 0, 0, 0]
 
 

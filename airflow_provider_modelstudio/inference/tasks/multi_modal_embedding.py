@@ -179,8 +179,11 @@ class MultiModalEmbedding:
         return sizes
 
     def encode(self, questions: Sequence[Question]) -> bytes:
-        """``{"input": "…"}``: one string that holds JSON objects with commas between, and no brackets around."""
-        body: dict[str, Any] = {"input": ", ".join(question.value for question in questions)}
+        """``{"input": "…"}``: one string that holds JSON objects with commas between, and no brackets around.
+
+        Character by character what the product page shows, without its line breaks and indentation.
+        """
+        body: dict[str, Any] = {"input": ",".join(question.value for question in questions)}
         if self.task_settings:
             body["task_settings"] = self.task_settings
         return msgspec.json.encode(body)
@@ -216,12 +219,12 @@ class MultiModalEmbedding:
                 elements.append(element)
         if not elements:
             return Refused(NOTHING, self.on_empty == "fail")
-        wire = ", ".join(json.dumps(element, ensure_ascii=False) for element in elements)
+        wire = ",".join(json.dumps(element, ensure_ascii=False, separators=(",", ":")) for element in elements)
         utf8 = wire.encode()
         if len(utf8) > self.limits.size:
             return self._beyond(f"elements are larger than {self.limits.size} bytes")
         key = blake2b(b"multi_modal_embedding\0" + utf8, digest_size=KEY_BYTES)
-        return Question(key.digest(), wire, _tokens(elements[0].get("text", "")), len(utf8) + 2)
+        return Question(key.digest(), wire, _tokens(elements[0].get("text", "")), len(utf8) + 1)
 
     def _read_images(self, array: pa.Array) -> list[Cell]:
         """Addresses as text, images themselves as bytes, be it from the column or from files."""
