@@ -113,6 +113,8 @@ def test_image_catalogue_finds_look_alikes(run, sandbox, tmp_path):
     said = run("image_catalogue")
     assert (said["embed"]["rows"], said["embed"]["embedded"]) == (9, 9)
     assert len(said["look_alikes"]) == 9
+    alike = [(sku.split("-"), nearest.split("-")) for sku, nearest in said["look_alikes"].items()]
+    assert all(colour == other_colour for (_, colour, _), (_, other_colour, _) in alike)
 
     sample = pq.read_table(tmp_path / "image_catalogue" / "catalogue" / "sample.parquet")
     more = {"sku": ["the same", "broken"], "image": pa.array([sample["image"][4].as_py(), b"no image"], pa.binary())}
