@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,12 +14,26 @@ from airflow.dag_processing.dagbag import DagBag
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
 
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """One place for all tests: Airflow holds the address of an asset against its name, from one test to the next."""
+    return tmp_path_factory.mktemp("examples")
+
+
 @pytest.fixture
-def run(database, connection, tmp_path, monkeypatch):
-    """Runs an example with its data in a folder of the test; returns what each task returned."""
+def folder(folders):
+    """Where each example has its data, in a folder of its name; empty."""
+    yield folders
+    for used in folders.iterdir():
+        shutil.rmtree(used)
+
+
+@pytest.fixture
+def run(database, connection, folder, monkeypatch):
+    """Runs an example with its data in ``folder``; returns what each task returned."""
     monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", connection)
     for example in EXAMPLES.glob("*.py"):
-        monkeypatch.setenv(f"{example.stem.upper()}_FOLDER", str(tmp_path / example.stem))
+        monkeypatch.setenv(f"{example.stem.upper()}_FOLDER", str(folder / example.stem))
 
     def run(dag_id, **conf):
         ended = DagBag(EXAMPLES).dags[dag_id].test(run_conf=conf)
@@ -35,10 +50,10 @@ def test_examples_load(database):
     assert {Path(dag.fileloc) for dag in bag.dags.values()} == set(EXAMPLES.glob("*.py"))
 
 
-def test_reembed_docs_asks_for_what_is_new(run, sandbox, tmp_path):
+def test_reembed_docs_asks_for_what_is_new(run, sandbox, folder):
     """The first run asks for all texts, the second for none and says so, the third for those that were added."""
     first = run("reembed_docs", packages=["packaging"], max_rows=25)
-    rows = ds.dataset(tmp_path / "reembed_docs" / "vectors", format="parquet").to_table()
+    rows = ds.dataset(folder / "reembed_docs" / "vectors", format="parquet").to_table()
     assert rows.schema.field("embedding").type == pa.list_(pa.float32(), sandbox.engine.dimensions)
     assert len(rows) == 25
     assert rows["embedding_error"].null_count == rows["package"].to_pylist().count("packaging") == 25
@@ -51,10 +66,10 @@ def test_reembed_docs_asks_for_what_is_new(run, sandbox, tmp_path):
 
     third = run("reembed_docs", packages=["packaging"], max_rows=30)
     assert third["embed"]["embedded"] + third["embed"]["deduplicated"] - first["embed"]["deduplicated"] == 5
-    assert ds.dataset(tmp_path / "reembed_docs" / "vectors", format="parquet").count_rows() == 30
+    assert ds.dataset(folder / "reembed_docs" / "vectors", format="parquet").count_rows() == 30
 
 
-def test_nightly_reembedding_provisions_once_and_asks_for_what_is_new(run, sandbox, tmp_path):
+def test_nightly_reembedding_provisions_once_and_asks_for_what_is_new(run, sandbox, folder):
     """The first night makes the endpoint and asks for all rows, the second writes and asks nothing, the third one row."""
     first = run("nightly_reembedding")
     assert first["endpoint"]["created"] == ["articles-embedding"]
@@ -67,18 +82,18 @@ def test_nightly_reembedding_provisions_once_and_asks_for_what_is_new(run, sandb
 
     pq.write_table(
         pa.table({"id": [4], "text": ["A new article."]}),
-        tmp_path / "nightly_reembedding" / "articles" / "more.parquet",
+        folder / "nightly_reembedding" / "articles" / "more.parquet",
     )
     third = run("nightly_reembedding")
     assert third["report"] == "4 rows: 1 embedded, 3 reused, 0 gone, 0 failed"
     assert [one.operation for one in sandbox.calls if one.operation in {"create", "update", "delete"}] == ["create"]
 
 
-def test_hybrid_search_joins_both_kinds_of_vectors(run, sandbox, tmp_path):
+def test_hybrid_search_joins_both_kinds_of_vectors(run, sandbox, folder):
     """Each passage has both, and the passage that the question is about comes first by both together."""
     said = run("hybrid_search")
     assert said["join"] == {
-        "path": str(tmp_path / "hybrid_search" / "passages_with_vectors.parquet"),
+        "path": str(folder / "hybrid_search" / "passages_with_vectors.parquet"),
         "rows": 6,
         "left_out": 0,
     }
@@ -97,9 +112,9 @@ def test_hybrid_search_joins_both_kinds_of_vectors(run, sandbox, tmp_path):
     assert sandbox.requests == paid + 2
 
 
-def test_hybrid_search_leaves_out_what_lacks_a_vector(run, tmp_path):
+def test_hybrid_search_leaves_out_what_lacks_a_vector(run, folder):
     """A passage without a text is in neither dataset's answers, and in no index."""
-    passages = tmp_path / "hybrid_search" / "passages"
+    passages = folder / "hybrid_search" / "passages"
     passages.mkdir(parents=True)
     table = pa.table({"id": ["a", "b", "c"], "text": ["lamps and bulbs", None, "chairs"]})
     pq.write_table(table, passages / "mine.parquet")
@@ -108,7 +123,7 @@ def test_hybrid_search_leaves_out_what_lacks_a_vector(run, tmp_path):
     assert [hit["id"] for hit in said["search"]] == ["a", "c"]
 
 
-def test_image_catalogue_finds_look_alikes(run, sandbox, tmp_path):
+def test_image_catalogue_finds_look_alikes(run, sandbox, folder):
     """Each picture has a vector; a product that is there twice is found by its picture; a broken one fails alone."""
     said = run("image_catalogue")
     assert (said["embed"]["rows"], said["embed"]["embedded"]) == (9, 9)
@@ -116,9 +131,9 @@ def test_image_catalogue_finds_look_alikes(run, sandbox, tmp_path):
     alike = [(sku.split("-"), nearest.split("-")) for sku, nearest in said["look_alikes"].items()]
     assert all(colour == other_colour for (_, colour, _), (_, other_colour, _) in alike)
 
-    sample = pq.read_table(tmp_path / "image_catalogue" / "catalogue" / "sample.parquet")
+    sample = pq.read_table(folder / "image_catalogue" / "catalogue" / "sample.parquet")
     more = {"sku": ["the same", "broken"], "image": pa.array([sample["image"][4].as_py(), b"no image"], pa.binary())}
-    pq.write_table(pa.table(more), tmp_path / "image_catalogue" / "catalogue" / "more.parquet")
+    pq.write_table(pa.table(more), folder / "image_catalogue" / "catalogue" / "more.parquet")
     said = run("image_catalogue")
     assert said["embed"]["requests"] == 0
     assert said["embed"]["failed"] == 1
