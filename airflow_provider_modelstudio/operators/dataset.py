@@ -170,9 +170,14 @@ class InferenceOperator(BaseOperator):
         """The source as the task is to read it."""
         return source
 
+    @property
+    def known_model(self) -> Model | None:
+        """What the catalog has of ``model``; ``None`` when none is named."""
+        return self._model(self.model) if self.model else None
+
     def rows_per_request(self, default: int) -> int:
         """``batch_size``, or what the model takes, or the task type."""
-        known = self._model(self.model) if self.model else None
+        known = self.known_model
         usual = known.rows_per_request if known is not None and known.rows_per_request else default
         return whole_or_none("batch_size", self.batch_size, 1, 2048) or usual
 

@@ -298,7 +298,7 @@ class MultiModalEmbedOperator(InferenceOperator):
     :param multi_images_column: column with lists of images, several views of one thing. (templated)
     :param output_column: column for the vector; ``<output_column>_error`` says why a row has none. (templated)
     :param independent: the model gives a vector for each element instead of one for all; then name one column.
-        (templated)
+        ``None``: as the catalog has it of ``model``, else false. (templated)
     :param image_root: folder with the images that rows name by a path, relative to it or whole; a local path or an
         object storage URI. Nothing outside of it is read. ``None``: a path is no image. (templated)
     :param max_image_bytes: largest image that is sent itself. (templated)
@@ -328,7 +328,7 @@ class MultiModalEmbedOperator(InferenceOperator):
         video_column: str | None = None,
         multi_images_column: str | None = None,
         output_column: str = "embedding",
-        independent: bool | str = False,
+        independent: bool | str | None = None,
         image_root: str | ObjectStoragePath | None = None,
         max_image_bytes: int | str = 10 * 1024 * 1024,
         on_empty: str = "null",
@@ -350,14 +350,21 @@ class MultiModalEmbedOperator(InferenceOperator):
     def make_task(self) -> InferenceTask:
         """``multi_modal_embedding`` of the columns that are named."""
         most_bytes = whole("max_image_bytes", self.max_image_bytes, 1, 20 * 1024 * 1024)
+        known = self.known_model
+        independent = known is not None and known.vectors == "independent"
+        if self.independent is not None:
+            independent = flag("independent", self.independent)
+        rows = 1
+        if independent and known is not None and self.multi_images_column is None:  # else rows are not elements
+            rows = min(filter(None, (known.elements_per_request, known.images_per_request)), default=1)
         return MultiModalEmbedding(
             text_column=self.text_column,
             image_column=self.image_column,
             video_column=self.video_column,
             multi_images_column=self.multi_images_column,
             output_column=self.output_column,
-            independent=flag("independent", self.independent),
-            limits=RequestLimits(rows=self.rows_per_request(1), size=64 * 1024 * 1024),
+            independent=independent,
+            limits=RequestLimits(rows=self.rows_per_request(rows), size=64 * 1024 * 1024),
             images=None if self.image_root is None else open_images(self.image_root, most_bytes),
             max_image_bytes=most_bytes,
             on_empty=choice("on_empty", self.on_empty, _POLICY),

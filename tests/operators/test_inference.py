@@ -316,3 +316,37 @@ def test_nonsense_about_a_model_is_named(sandbox, run, monkeypatch):
     with pytest.raises(AirflowFailException, match=words):
         run(EmbedOperator, pa.table({"text": ["a"]}), inference_id="bailian_embeddings")
     assert sandbox.calls == []
+
+
+def test_a_model_that_gives_a_vector_for_each_image_gets_many_rows_at_once(sandbox, run, monkeypatch):
+    """What the catalog has of the model decides how rows are asked, unless the Dag says otherwise."""
+    models = {"eyes": {"task_types": ["multi_modal_embedding"], "images_per_request": 8, "vectors": "independent"}}
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": {"models": models}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    table = pa.table({"image": [f"https://a.example/{i}.png" for i in range(16)], "text": ["a"] * 16})
+    parameters = {"inference_id": "bailian_mm", "model": "eyes", "image_column": "image"}
+    summary, rows = run(MultiModalEmbedOperator, table, **parameters)
+    assert (summary["embedded"], summary["requests"]) == (16, 2)
+    assert len({tuple(row["embedding"]) for row in rows}) == 16
+    with pytest.raises(AirflowFailException, match="embed one column at a time"):
+        run(MultiModalEmbedOperator, None, text_column="text", **parameters)
+    summary, _ = run(
+        MultiModalEmbedOperator,
+        None,
+        text_column="text",
+        independent=False,
+        task_settings={"enable_fusion": True},
+        **parameters,
+    )
+    assert (summary["embedded"], summary["requests"]) == (16, 16)
+
+
+def test_a_vector_for_each_element_where_one_was_expected_fails_its_row(sandbox, run):
+    """What cannot be told apart is not written: the row keeps its place, and says how many vectors came."""
+    table = pa.table({"image": ["https://a.example/1.png", None], "text": ["a", "b"]})
+    summary, rows = run(
+        MultiModalEmbedOperator, table, inference_id="bailian_mm", image_column="image", text_column="text"
+    )
+    assert (summary["embedded"], summary["failed"]) == (1, 1)
+    assert "2 vectors" in rows[0]["embedding_error"]
+    assert rows[1]["embedding_error"] is None
