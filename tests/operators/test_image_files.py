@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import struct
 import zlib
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_modelstudio.inference.dataset.images import ImageFiles
 from airflow_provider_modelstudio.operators.inference import MultiModalEmbedOperator
 
 
@@ -137,3 +141,41 @@ def test_no_path_is_shown(sandbox, run, images, caplog):
     )
     assert summary["failed"] == 2
     assert "canary-4711" not in caplog.text + str(summary)
+
+
+LOOPS = []
+
+
+class Watched(ImageFiles):
+    """Notes whether an event loop would have to wait for a file."""
+
+    def read(self, paths):
+        with contextlib.suppress(RuntimeError):
+            LOOPS.append(asyncio.get_running_loop())
+        return ImageFiles.read(self, paths)
+
+    def sizes(self, paths):
+        with contextlib.suppress(RuntimeError):
+            LOOPS.append(asyncio.get_running_loop())
+        return ImageFiles.sizes(self, paths)
+
+
+class WatchedOperator(MultiModalEmbedOperator):
+    def make_task(self):
+        task = super().make_task()
+        images = task.images
+        return replace(task, images=Watched(images.filesystem, images.root, images.most_bytes))
+
+
+def test_files_are_read_off_the_event_loop(sandbox, run, images):
+    """A slow disk or store must not hold up requests in flight."""
+    LOOPS.clear()
+    _, rows = run(
+        WatchedOperator,
+        pa.table({"file": NAMES}),
+        inference_id="bailian_mm",
+        image_column="file",
+        image_root=str(images),
+    )
+    assert rows[0]["embedding"]
+    assert LOOPS == []

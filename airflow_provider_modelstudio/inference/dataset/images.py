@@ -133,6 +133,11 @@ class SourceWithImages(Source):
     weigh: Callable[[pa.RecordBatch], Sequence[int]]
     """Bytes of the files of each row."""
 
+    @property
+    def names_files(self) -> bool:
+        """See ``Source``."""
+        return True
+
     def windows(
         self, ranges: Sequence[tuple[int, int]], columns: Sequence[str] | None = None
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
