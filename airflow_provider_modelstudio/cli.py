@@ -72,15 +72,16 @@ def models(args: Namespace) -> None:
 
     # As Airflow's own commands do it: connections come from the database, too.
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-    endpoints: list[dict[str, Any]] = []
+    catalog, endpoints = Catalog.read(), list[dict[str, Any]]()
     if not args.catalog_only:
         try:
-            endpoints = ModelStudioHook(args.conn_id).list_endpoints()
+            hook = ModelStudioHook(args.conn_id)
+            catalog, endpoints = hook.catalog, hook.list_endpoints()
         except ModelStudioError as error:
             raise SystemExit(
                 f"{error}\nGive a connection of type modelstudio with --conn-id, or --catalog-only to ask no cluster."
             ) from None
-    rows = side_by_side(Catalog.read(), endpoints, task_type=args.task_type)
+    rows = side_by_side(catalog, endpoints, task_type=args.task_type)
     if not rows:
         raise SystemExit(f"There is no model and no endpoint for task type {args.task_type!r}.")
     AirflowConsole().print_as(data=rows, output=args.output)

@@ -131,6 +131,11 @@ def get_provider_info() -> dict[str, object]:
                         "description": "Of the key; chooses the prices of the cost estimate.",
                         "schema": {"type": ["string", "null"], "examples": ["cn-beijing", "ap-southeast-1"]},
                     },
+                    "models": {
+                        "label": "Models",
+                        "description": "JSON: limits and prices of models that the catalog lacks or has otherwise.",
+                        "schema": {"type": ["string", "null"], "format": "multiline"},
+                    },
                 },
             },
         ],

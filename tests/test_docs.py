@@ -142,6 +142,7 @@ def test_paths_in_the_repository_exist():
         )
     }
     assert told
+    told = {path.partition("::")[0] for path in told}  # a test in a file
     assert [path for path in sorted(told) if not ((ROOT / path).exists() or (PACKAGE / path).exists())] == []
 
 

@@ -359,10 +359,10 @@ CASES: tuple[Case, ...] = (
         },
         rows={"text": ["多模态向量模型"], "image": [_PAGE_IMAGE], "video": [_PAGE_VIDEO], "images": [_PAGE_IMAGES]},
         body={
-            "input": '{"text": "多模态向量模型"}, '
-            f'{{"image": "{_PAGE_IMAGE}"}}, '
-            f'{{"video": "{_PAGE_VIDEO}"}}, '
-            f'{{"multi_images": ["{_PAGE_IMAGES[0]}", "{_PAGE_IMAGES[1]}"]}}'
+            "input": '{"text":"多模态向量模型"},'
+            f'{{"image":"{_PAGE_IMAGE}"}},'
+            f'{{"video":"{_PAGE_VIDEO}"}},'
+            f'{{"multi_images":["{_PAGE_IMAGES[0]}","{_PAGE_IMAGES[1]}"]}}'
         },
         answer={"multi_modal_embedding": [{"embedding": _PAGE_MULTI_VECTOR}]},
         columns={"embedding": [_PAGE_MULTI_VECTOR]},
@@ -373,7 +373,7 @@ CASES: tuple[Case, ...] = (
         settings={"text_column": "text", "image_column": "image"},
         rows={"text": [None, None], "image": [None, _PNG]},
         refused={0: "no text, image or video"},
-        body={"input": '{"image": "data:image/png;base64,iVBORw0KGgo="}'},
+        body={"input": '{"image":"data:image/png;base64,iVBORw0KGgo="}'},
         answer={"multi_modal_embedding": [{"embedding": [0.5, 0.25]}]},
         columns={"embedding": [[0.5, 0.25]]},
     ),
@@ -382,7 +382,7 @@ CASES: tuple[Case, ...] = (
         task_type="multi_modal_embedding",
         settings={"text_column": "text"},
         rows={"text": ['"}, {"image": "https://a.example/x.png']},
-        body={"input": r'{"text": "\"}, {\"image\": \"https://a.example/x.png"}'},
+        body={"input": r'{"text":"\"}, {\"image\": \"https://a.example/x.png"}'},
         answer={"multi_modal_embedding": [{"embedding": [1.0]}]},
         columns={"embedding": [[1.0]]},
     ),

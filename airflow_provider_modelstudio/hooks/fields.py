@@ -57,6 +57,8 @@ class ConnectionFields:
 
     cluster: ClusterConfig
     account: ModelStudioAccount
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the catalog of models does not know, or knows otherwise; see ``Catalog.read``."""
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -89,6 +91,14 @@ def _seconds(name: str, value: Any) -> float:
     raise ConfigurationError(f"extra {name} must be a number of seconds")
 
 
+def _models(name: str, value: Any) -> dict[str, Any]:
+    # The form and a connection given as a URI have text only.
+    models = _object(value) if isinstance(value, str) else value
+    if not isinstance(models, dict):
+        raise ConfigurationError(f'extra {name} must be a JSON object such as {{"model": {{"rows_per_request": 10}}}}')
+    return models
+
+
 _EXTRAS: Mapping[str, Callable[[str, Any], Any]] = {
     "allow_http": _flag,
     "api_host": _text,
@@ -96,6 +106,7 @@ _EXTRAS: Mapping[str, Callable[[str, Any], Any]] = {
     "connect_timeout": _seconds,
     "media_type": _text,
     "model_studio_api_key": _text,
+    "models": _models,
     "region": _text,
     "request_timeout": _seconds,
     "trust_env": _flag,
@@ -115,6 +126,7 @@ def read_fields(connection: Connection) -> ConnectionFields:
         api_host=_api_host(extras.pop("api_host", None), allow_http=allow_http),
         region=_region(extras.pop("region", None)),
     )
+    models = extras.pop("models", {})
     url = normal_url(_url(connection), what="host", allow_http=allow_http)
     proxy = _proxy(url) if extras.pop("trust_env", False) else None
     renamed = {"media_type": "media", "request_timeout": "server_timeout"}
@@ -125,7 +137,7 @@ def read_fields(connection: Connection) -> ConnectionFields:
         proxy=proxy,
         **{renamed.get(name, name): value for name, value in extras.items()},
     )
-    return ConnectionFields(cluster=cluster, account=account)
+    return ConnectionFields(cluster=cluster, account=account, models=models)
 
 
 def _read_extras(connection: Connection) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
+from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.hooks.client import ask, make_client, send_question
 from airflow_provider_modelstudio.hooks.fields import read_fields
 from airflow_provider_modelstudio.inference.errors import ConfigurationError, Fault, ModelStudioError, RequestError
@@ -74,6 +75,14 @@ class ModelStudioHook(BaseHook):
     def account(self) -> ModelStudioAccount:
         """Key, host and region of Model Studio, for endpoints that are to be created."""
         return self.fields.account
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The models that are known, as the connection knows them."""
+        try:
+            return Catalog.read(self.fields.models)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"connection {self.modelstudio_conn_id!r}: extra models: {exc}") from exc
 
     @cached_property
     def conn(self) -> Elasticsearch:

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.dataset.groups import GroupedSource
+from airflow_provider_modelstudio.inference.dataset.images import ImageFiles
 from airflow_provider_modelstudio.inference.decide import Stop, decide
 from airflow_provider_modelstudio.inference.engine import (
     Budget,
@@ -114,6 +115,8 @@ class InferenceOperator(BaseOperator):
     )
     _stop: StopSignal | None = None
     """``None`` until the operator is executed."""
+    _catalog: Catalog | None = None
+    """The same: models as the connection knows them."""
     ui_color = "#ff6a00"
     ui_fgcolor = "#fff"
 
@@ -164,19 +167,20 @@ class InferenceOperator(BaseOperator):
     def make_task(self) -> InferenceTask:
         """The task type bound to this operator's columns."""
 
-    def arrange(self, source: Source) -> Source:
-        """The source as the task reads it."""
+    def arrange(self, source: Source, task: InferenceTask) -> Source:  # noqa: ARG002  # for those that need it
+        """The source as the task is to read it."""
         return source
+
+    @property
+    def known_model(self) -> Model | None:
+        """What the catalog has of ``model``; ``None`` when none is named."""
+        return self._model(self.model) if self.model else None
 
     def rows_per_request(self, default: int) -> int:
         """``batch_size``, or what the model takes, or the task type."""
-        known = self.known_model()
+        known = self.known_model
         usual = known.rows_per_request if known is not None and known.rows_per_request else default
         return whole_or_none("batch_size", self.batch_size, 1, 2048) or usual
-
-    def known_model(self) -> Model | None:
-        """What the catalog says of ``model``; ``None`` where that is left out."""
-        return self._model(self.model) if self.model else None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Bring the destination up to date.
@@ -211,6 +215,8 @@ class InferenceOperator(BaseOperator):
 
     def _run(self, context: Context, stop: StopSignal) -> Summary | Estimate:
         options = self._options(context)
+        hook = ModelStudioHook(self.modelstudio_conn_id)
+        self._catalog = hook.catalog  # Airflow is asked for the connection before the loop starts
         task = self.make_task()
         source, storage = open_locations(self.source, self.destination)
         task.check(source.schema)
@@ -220,9 +226,7 @@ class InferenceOperator(BaseOperator):
                 f"the source has a column {clash[0]!r} already; name another output_column "
                 "(or property of response_schema), or leave that column out"
             )
-        hook = ModelStudioHook(self.modelstudio_conn_id)
-        _ = hook.fields  # Airflow is asked for the connection before the loop starts
-        source = self.arrange(source)
+        source = self.arrange(source, task)
         return run_apart(self._ask(context, hook, source, storage, task, options, stop), stop)
 
     async def _ask(
@@ -297,20 +301,21 @@ class InferenceOperator(BaseOperator):
             raise OutageError(f"{error}; nothing was asked yet") from error
 
     def _model(self, name: str) -> Model:
-        catalog = Catalog.read()
+        catalog = self._catalog or Catalog.read()
         model = catalog.get(name)
         if model is None:
             near = catalog.suggest(name)
             raise ConfigurationError(
-                f"the catalog has no model {name!r}{f', but {near!r}' if near else ''}; leave model out if it is new"
+                f"the catalog has no model {name!r}{f', but {near!r}' if near else ''}; "
+                "if it is new, leave model out or describe it in extra models of the connection"
             )
         return model
 
     def _budget(self, facts: EndpointFacts, region: str | None) -> Budget:
         """The guards, with the price of the model in the region of the connection."""
-        catalog = Catalog.read()
+        catalog = self._catalog or Catalog.read()
         told = (facts.service_settings.get("model_id"), facts.service_settings.get("model"), facts.inference_id)
-        model = self.known_model() or next(filter(None, map(catalog.get, map(str, told))), None)
+        model = self.known_model or next(filter(None, map(catalog.get, map(str, told))), None)
         price = model.price(_tariff(region)) if model is not None and region else None
         return Budget(
             max_rows=whole_or_none("max_rows", self.max_rows, 0, 10**12),
@@ -407,7 +412,8 @@ def _settings(task: InferenceTask) -> dict[str, Any]:
     """Everything a task was told, except how much goes into a request: with another prompt or column, or another policy,
     a finished run is not the answer.
     """
-    return {field.name: getattr(task, field.name) for field in fields(cast("Any", task)) if field.name != "limits"}
+    told = {field.name: getattr(task, field.name) for field in fields(cast("Any", task)) if field.name != "limits"}
+    return {name: str(value) if isinstance(value, ImageFiles) else value for name, value in told.items()}
 
 
 def _identity(facts: EndpointFacts) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_modelstudio.inference.dataset.groups import group_rows
+from airflow_provider_modelstudio.inference.dataset.images import SourceWithImages
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
 from airflow_provider_modelstudio.inference.tasks.completion import Completion
@@ -14,10 +15,13 @@ from airflow_provider_modelstudio.inference.tasks.rerank import Rerank
 from airflow_provider_modelstudio.inference.tasks.sparse_embedding import SparseEmbedding
 from airflow_provider_modelstudio.inference.tasks.text_embedding import TextEmbedding
 from airflow_provider_modelstudio.operators.dataset import InferenceOperator
+from airflow_provider_modelstudio.operators.locations import open_images
 from airflow_provider_modelstudio.operators.rendered import choice, flag, mapping, number, whole, whole_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
@@ -240,7 +244,7 @@ class RerankOperator(InferenceOperator):
             task_settings=mapping("task_settings", self.task_settings),
         )
 
-    def arrange(self, source: Source) -> Source:
+    def arrange(self, source: Source, task: InferenceTask) -> Source:  # noqa: ARG002  # of the form of the operator
         """With ``query_id_column``, the candidates of each query together."""
         return group_rows(source, self.query_id_column, self.query_column) if self.query_id_column else source
 
@@ -249,7 +253,7 @@ class RerankOperator(InferenceOperator):
             raise ConfigurationError("return_documents is for lists of documents: with query_id_column leave it out")
         comparable = flag("scores_comparable", self.scores_comparable)
         most = whole("max_documents", self.max_documents, 1, 100_000)
-        model = self.known_model()
+        model = self.known_model
         return FlatRerank(
             query_id_column=query_id_column,
             query_column=self.query_column,
@@ -341,15 +345,17 @@ class MultiModalEmbedOperator(InferenceOperator):
     """One vector for each row's text, image, video or list of images (``multi_modal_embedding``).
 
     Addresses are handed on, not fetched: the service must be able to reach them.
-    Images may also be bytes, which are sent themselves.
+    Images may also be bytes, or files below ``image_root``; those are sent themselves.
 
     :param text_column: column with texts. (templated)
-    :param image_column: column with addresses or bytes of images. (templated)
+    :param image_column: column with addresses, paths or bytes of images. (templated)
     :param video_column: column with addresses of videos. (templated)
     :param multi_images_column: column with lists of images, several views of one thing. (templated)
     :param output_column: column for the vector; ``<output_column>_error`` says why a row has none. (templated)
     :param independent: the model gives a vector for each element instead of one for all; then name one column.
-        (templated)
+        ``None``: as the catalog has it of ``model``, else false. (templated)
+    :param image_root: folder with the images that rows name by a path, relative to it or whole; a local path or an
+        object storage URI. Nothing outside of it is read. ``None``: a path is no image. (templated)
     :param max_image_bytes: largest image that is sent itself. (templated)
     :param on_empty: what rows with nothing to embed do: ``"null"`` or ``"fail"``. (templated)
     :param task_settings: sent with each request, for endpoints that know them. (templated)
@@ -363,6 +369,7 @@ class MultiModalEmbedOperator(InferenceOperator):
         "multi_images_column",
         "output_column",
         "independent",
+        "image_root",
         "max_image_bytes",
         "on_empty",
         "task_settings",
@@ -376,7 +383,8 @@ class MultiModalEmbedOperator(InferenceOperator):
         video_column: str | None = None,
         multi_images_column: str | None = None,
         output_column: str = "embedding",
-        independent: bool | str = False,
+        independent: bool | str | None = None,
+        image_root: str | ObjectStoragePath | None = None,
         max_image_bytes: int | str = 10 * 1024 * 1024,
         on_empty: str = "null",
         task_settings: dict[str, Any] | str | None = None,
@@ -389,21 +397,37 @@ class MultiModalEmbedOperator(InferenceOperator):
         self.multi_images_column = multi_images_column
         self.output_column = output_column
         self.independent = independent
+        self.image_root = image_root
         self.max_image_bytes = max_image_bytes
         self.on_empty = on_empty
         self.task_settings = task_settings
 
     def make_task(self) -> InferenceTask:
         """``multi_modal_embedding`` of the columns that are named."""
+        most_bytes = whole("max_image_bytes", self.max_image_bytes, 1, 20 * 1024 * 1024)
+        known = self.known_model
+        independent = known is not None and known.vectors == "independent"
+        if self.independent is not None:
+            independent = flag("independent", self.independent)
+        rows = 1
+        if independent and known is not None and self.multi_images_column is None:  # else rows are not elements
+            rows = min(filter(None, (known.elements_per_request, known.images_per_request)), default=1)
         return MultiModalEmbedding(
             text_column=self.text_column,
             image_column=self.image_column,
             video_column=self.video_column,
             multi_images_column=self.multi_images_column,
             output_column=self.output_column,
-            independent=flag("independent", self.independent),
-            limits=RequestLimits(rows=self.rows_per_request(1), size=64 * 1024 * 1024),
-            max_image_bytes=whole("max_image_bytes", self.max_image_bytes, 1, 20 * 1024 * 1024),
+            independent=independent,
+            limits=RequestLimits(rows=self.rows_per_request(rows), size=64 * 1024 * 1024),
+            images=None if self.image_root is None else open_images(self.image_root, most_bytes),
+            max_image_bytes=most_bytes,
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             task_settings=mapping("task_settings", self.task_settings),
         )
+
+    def arrange(self, source: Source, task: InferenceTask) -> Source:
+        """The source, with as many rows at a time as their image files allow."""
+        if not isinstance(task, MultiModalEmbedding) or task.images is None:
+            return source
+        return SourceWithImages(source.filesystem, source.files, source.schema, task.image_bytes)

@@ -10,6 +10,7 @@ from airflow.sdk import ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_modelstudio.inference.dataset import open_source
+from airflow_provider_modelstudio.inference.dataset.images import ImageFiles
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.storage.object_storage import SCHEMES, ObjectStorage
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.storage import Storage
 
-__all__ = ["open_locations", "open_state"]
+__all__ = ["open_images", "open_locations", "open_state"]
 
 
 def open_locations(source: str | ObjectStoragePath, destination: str | ObjectStoragePath) -> tuple[Source, Storage]:
@@ -38,6 +39,14 @@ def open_locations(source: str | ObjectStoragePath, destination: str | ObjectSto
 def open_state(destination: str | ObjectStoragePath) -> Storage:
     """The storage of another destination, to read what is on record there."""
     return _storage(*_resolve("reuse_from", destination))
+
+
+def open_images(image_root: str | ObjectStoragePath, most_bytes: int) -> ImageFiles:
+    """The files below a folder, for rows that name them."""
+    filesystem, root = _resolve("image_root", image_root)
+    if root.strip("/") in {"", "."}:
+        raise ConfigurationError("image_root is the top of a disk or store; name the folder that holds the images")
+    return ImageFiles(filesystem, root, most_bytes)
 
 
 def _storage(filesystem: AbstractFileSystem, path: str) -> Storage:

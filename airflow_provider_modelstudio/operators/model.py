@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.catalog.hosts import choose_host
 from airflow_provider_modelstudio.catalog.templates import SERVICES
 from airflow_provider_modelstudio.catalog.wanted import Wanted, every_model, one_model
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_provider_modelstudio.catalog import Catalog
     from airflow_provider_modelstudio.operators.provisioning import OnExisting
 
 __all__ = ["CreateModelOperator", "DeleteModelOperator"]
@@ -124,8 +124,8 @@ class CreateModelOperator(BaseOperator):
         on_existing = choice("on_existing", self.on_existing, _ON_EXISTING)
         if self.rotate_key and on_existing not in {"update", "replace"}:
             raise ConfigurationError(f"rotate_key needs on_existing 'update' or 'replace', not {on_existing!r}")
-        wanted = self._wanted(mode)
         hook = ModelStudioHook(self.modelstudio_conn_id)
+        wanted = self._wanted(mode, hook.catalog)
         account = hook.account
         own = self.endpoint_body
         if own is None and not account.api_key:
@@ -151,8 +151,7 @@ class CreateModelOperator(BaseOperator):
             return self._report_one(results[0])
         return self._report_all(results)
 
-    def _wanted(self, mode: str) -> tuple[Wanted, ...]:
-        catalog = Catalog.read()
+    def _wanted(self, mode: str, catalog: Catalog) -> tuple[Wanted, ...]:
         dimensions = whole_or_none("dimensions", self.dimensions, 1, 100_000)
         if mode == "automatic":
             for name in ("model", "inference_id", "endpoint_body", "dimensions"):

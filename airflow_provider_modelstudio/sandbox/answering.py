@@ -8,11 +8,13 @@ import contextlib
 import hashlib
 import json
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from airflow_provider_modelstudio.sandbox.extracting import extract, wanted_schema
+from airflow_provider_modelstudio.sandbox.pictures import CAN_LOOK, look
 from airflow_provider_modelstudio.sandbox.wire import Float32
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _INSTRUCTION = re.compile(r"[^\n.。?\uff1f]{1,80}[:\uff1a]\s+")
 _SENTENCE_END = re.compile(r"(?<=[。!?\uff01\uff1f])|(?<=\.)\s|\n")
 """A full stop ends a sentence only before a blank, so that 3.14 stays whole."""
 _BYTE_BINS, _QUARTERS = 256, 4
+_SEEN = "colours and layout" if CAN_LOOK else "nothing, without Pillow,"
 
 
 def facts(engine: Engine) -> dict[str, dict[str, Any]]:
@@ -55,7 +58,8 @@ def facts(engine: Engine) -> dict[str, dict[str, Any]]:
         },
         "multi_modal_embedding": {
             **dense,
-            "method": "texts are embedded; images and videos are not looked at: a vector from the URL or from byte counts; "
+            "method": f"texts are embedded; {_SEEN} of images sent as data are seen; what is not looked at has a vector from "
+            "its URL or from byte counts, videos always; texts and images are not comparable; "
             "one vector for each element, or one for all with the task setting enable_fusion",
         },
     }
@@ -137,7 +141,11 @@ def _medium(source: str, dimensions: int) -> Vector:
     """A vector for an image or a video: of the bytes when they are here, else of the URL, which is never fetched."""
     if not source.startswith("data:"):
         return _noise(source, dimensions)
-    data = np.frombuffer(_data(source), np.uint8)
+    raw = _data(source)
+    seen = look(raw)
+    if seen is not None:
+        return _unit(seen @ _directions(len(seen), dimensions))
+    data = np.frombuffer(raw, np.uint8)
     counts = [np.bincount(quarter, minlength=_BYTE_BINS) for quarter in np.array_split(data, _QUARTERS)]
     axis_of = np.arange(_BYTE_BINS) % dimensions
     folded = [
@@ -154,6 +162,12 @@ def _data(uri: str) -> bytes:
         with contextlib.suppress(binascii.Error):
             return base64.b64decode(text, validate=True)
     return text.encode()
+
+
+@cache
+def _directions(numbers: int, dimensions: int) -> Vector:
+    """A direction for each number of a picture."""
+    return np.stack([_noise(f"picture {number}", dimensions) for number in range(numbers)])
 
 
 def _noise(name: str, dimensions: int) -> Vector:

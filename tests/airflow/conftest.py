@@ -38,6 +38,6 @@ def sandbox():
 @pytest.fixture
 def connection(sandbox):
     """``modelstudio_default``, as an environment variable gives it."""
-    return json.dumps(
-        {"conn_type": "modelstudio", "host": sandbox.url, "login": "tester", "password": "made-up-secret"}
-    )
+    extra = {"model_studio_api_key": "sk-made-up-0123456789", "api_host": sandbox.url}
+    login = {"login": "tester", "password": "made-up-secret"}
+    return json.dumps({"conn_type": "modelstudio", "host": sandbox.url, "extra": extra, **login})

@@ -111,6 +111,17 @@ def test_what_the_operator_made_is_found_again(sandbox, capsys):
     assert len(rows) == len(known) + 5  # those that the sandbox comes with
 
 
+def test_the_connection_may_know_more(sandbox, capsys, monkeypatch):
+    """Models and prices that the connection lays over the catalog are listed as it has them."""
+    models = {"my-model": {"task_types": ["rerank"], "prices": {"cn": {"currency": "CNY", "per_million": 0.25}}}}
+    said = {"conn_type": "modelstudio", "host": sandbox.url, "extra": {"models": models}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(said))
+    called(task_type="rerank")
+    rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["my-model"]["prices"] == "0.25 CNY/1M (cn)"
+    assert "qwen3-rerank" in rows
+
+
 @pytest.mark.parametrize("output", ["table", "json", "yaml"])
 def test_forms(sandbox, capsys, output):
     """Each form names models and endpoints."""

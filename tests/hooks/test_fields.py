@@ -187,3 +187,16 @@ def test_fields_hide_their_secrets():
     fields = read_fields(connection(password="canary-id:canary-key", extra={"model_studio_api_key": "sk-canary-0123"}))
     assert "canary" not in repr(fields)
     assert {"canary-key", "sk-canary-0123", "canary-id:canary-key"} <= fields.secrets
+
+
+@pytest.mark.parametrize("models", [{"m": {"task_types": ["rerank"]}}, '{"m": {"task_types": ["rerank"]}}'])
+def test_models_are_an_object_or_its_text(models):
+    """An environment variable may hold the object, the form holds its text."""
+    assert read_fields(connection(extra={"models": models})).models == {"m": {"task_types": ["rerank"]}}
+
+
+@pytest.mark.parametrize("models", ["{", "[]", "1", 5, ["m"], True])
+def test_models_that_are_no_object_are_refused(models):
+    """The extra is named."""
+    with pytest.raises(ConfigurationError, match="extra models must be a JSON object"):
+        read_fields(connection(extra={"models": models}))

@@ -99,3 +99,19 @@ class Place:
 @pytest.fixture
 def place(tmp_path):
     return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A real S3 API on loopback."""
+    moto = pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    filesystem = s3fs.S3FileSystem(
+        key="test", secret="test", endpoint_url=f"http://{host}:{port}", client_kwargs={"region_name": "us-east-1"}
+    )
+    filesystem.call_s3("create_bucket", Bucket="bucket")
+    yield filesystem
+    server.stop()

@@ -13,22 +13,6 @@ from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.storage.object_storage import ObjectStorage
 
 
-@pytest.fixture(scope="session")
-def s3():
-    """A real S3 API on loopback."""
-    moto = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    server = moto.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    filesystem = s3fs.S3FileSystem(
-        key="test", secret="test", endpoint_url=f"http://{host}:{port}", client_kwargs={"region_name": "us-east-1"}
-    )
-    filesystem.call_s3("create_bucket", Bucket="bucket")
-    yield filesystem
-    server.stop()
-
-
 @pytest.fixture(params=["local", "s3"])
 def storage(request, tmp_path):
     if request.param == "local":

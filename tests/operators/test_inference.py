@@ -289,3 +289,64 @@ def test_another_column_prompt_or_policy_is_another_run(sandbox, run):
     assert rows[0]["embedding"] != again[0]["embedding"]
     with pytest.raises(AirflowFailException, match="max_error_rate"):
         run(EmbedOperator, pa.table({"text": ["a", None]}), inference_id="bailian_embeddings", max_error_rate=0.1)
+
+
+def test_numbers_of_the_connection_lie_over_the_catalog(sandbox, run, monkeypatch):
+    """A model that only the connection knows decides the rows of a request, its price and the guard."""
+    models = {"my-model": {"task_types": ["text_embedding"], "rows_per_request": 3}}
+    models["my-model"]["prices"] = {"cn": {"currency": "CNY", "per_million": 1e6}}
+    extra = {"region": "cn-beijing", "models": models}
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    table = pa.table({"text": [f"line {i}" for i in range(7)]})
+    parameters = {"inference_id": "bailian_embeddings", "model": "my-model"}
+    with pytest.raises(AirflowFailException, match="max_cost"):
+        run(EmbedOperator, table, max_cost=6, **parameters)
+    summary, _ = run(EmbedOperator, None, **parameters)
+    assert summary["requests"] == 3
+    assert (summary["cost_estimated"], summary["currency"]) == (summary["tokens_estimated"], "CNY")
+
+
+def test_nonsense_about_a_model_is_named(sandbox, run, monkeypatch):
+    """Connection, extra, model and field are in the sentence, before anything is asked."""
+    extra = {"models": json.dumps({"my-model": {"task_types": ["text_embedding"], "rows": 3}})}
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    words = r"connection 'modelstudio_default': extra models: model 'my-model': there is no field 'rows'"
+    with pytest.raises(AirflowFailException, match=words):
+        run(EmbedOperator, pa.table({"text": ["a"]}), inference_id="bailian_embeddings")
+    assert sandbox.calls == []
+
+
+def test_a_model_that_gives_a_vector_for_each_image_gets_many_rows_at_once(sandbox, run, monkeypatch):
+    """What the catalog has of the model decides how rows are asked, unless the Dag says otherwise."""
+    models = {"eyes": {"task_types": ["multi_modal_embedding"], "images_per_request": 8, "vectors": "independent"}}
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": {"models": models}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    table = pa.table({"image": [f"https://a.example/{i}.png" for i in range(16)], "text": ["a"] * 16})
+    parameters = {"inference_id": "bailian_mm", "model": "eyes", "image_column": "image"}
+    summary, rows = run(MultiModalEmbedOperator, table, **parameters)
+    assert (summary["embedded"], summary["requests"]) == (16, 2)
+    assert len({tuple(row["embedding"]) for row in rows}) == 16
+    with pytest.raises(AirflowFailException, match="embed one column at a time"):
+        run(MultiModalEmbedOperator, None, text_column="text", **parameters)
+    summary, _ = run(
+        MultiModalEmbedOperator,
+        None,
+        text_column="text",
+        independent=False,
+        task_settings={"enable_fusion": True},
+        **parameters,
+    )
+    assert (summary["embedded"], summary["requests"]) == (16, 16)
+
+
+def test_a_vector_for_each_element_where_one_was_expected_fails_its_row(sandbox, run):
+    """What cannot be told apart is not written: the row keeps its place, and says how many vectors came."""
+    table = pa.table({"image": ["https://a.example/1.png", None], "text": ["a", "b"]})
+    summary, rows = run(
+        MultiModalEmbedOperator, table, inference_id="bailian_mm", image_column="image", text_column="text"
+    )
+    assert (summary["embedded"], summary["failed"]) == (1, 1)
+    assert "2 vectors" in rows[0]["embedding_error"]
+    assert rows[1]["embedding_error"] is None

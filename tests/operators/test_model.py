@@ -269,6 +269,20 @@ def test_automatic_makes_all_models(sandbox, connect):
     assert len(sandbox.calls) == since + 1
 
 
+def test_models_of_the_connection_are_made_too(sandbox, connect):
+    """What the extra models adds to the catalog or changes in it is provisioned by its numbers."""
+    own = {
+        "my-embedding": {"task_types": ["text_embedding"], "dimensions": [48], "default_dimensions": 48},
+        "text-embedding-v4": {"default_dimensions": 256},
+    }
+    connect(sandbox, model_studio_api_key=KEY, models=own)
+    told = create(task_type="text_embedding")
+    assert {"my-embedding", "text-embedding-v4"} <= set(told["created"])
+    hook = ModelStudioHook()
+    made = [hook.get_endpoint(name)["task_settings"]["parameters"] for name in own]
+    assert [one["dimension"] for one in made] == ["48", "256"]
+
+
 def test_partial_failure_keeps_the_rest_and_a_retry_does_it(sandbox):
     """Two fail, all others are made; the error names the two and why; the retry makes these two and nothing else."""
     sandbox.play(

@@ -93,8 +93,8 @@ def test_the_task_type_has_to_fit(sandbox, method):
 )
 def test_an_unknown_task_type(sandbox, method, body):
     """What an upstream server says to ``multi_modal_embedding`` this one says to ``embedding``."""
-    got = ask(sandbox, method, "/_inference/embedding/some-id", body)
-    assert (got.status, got.error["reason"]) == (400, "Unknown task_type [embedding]")
+    got = ask(sandbox, method, "/_inference/telepathy/some-id", body)
+    assert (got.status, got.error["reason"]) == (400, "Unknown task_type [telepathy]")
 
 
 def test_create_use_and_delete(start):

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from airflow_provider_modelstudio.inference import tasks
 from airflow_provider_modelstudio.inference.tasks import InferenceTask, Question
-from airflow_provider_modelstudio.inference.tasks.completion import Completion
-from airflow_provider_modelstudio.inference.tasks.multi_modal_embedding import MultiModalEmbedding
-from airflow_provider_modelstudio.inference.tasks.rerank import Rerank
-from airflow_provider_modelstudio.inference.tasks.sparse_embedding import SparseEmbedding
-from airflow_provider_modelstudio.inference.tasks.text_embedding import TextEmbedding
 
-TASKS: dict[str, type[Any]] = {
-    "text_embedding": TextEmbedding,
-    "sparse_embedding": SparseEmbedding,
-    "rerank": Rerank,
-    "completion": Completion,
-    "multi_modal_embedding": MultiModalEmbedding,
-}
+
+def _found():
+    """Every task type there is: a class of that package that names one, under the module of the same name."""
+    for module in iter_modules(tasks.__path__, f"{tasks.__name__}."):
+        for offered in vars(import_module(module.name)).values():
+            if isinstance(offered, type) and offered.__module__ == module.name and hasattr(offered, "task_type"):
+                yield module.name.rpartition(".")[2], offered
+
+
+TASKS: dict[str, type[Any]] = dict(_found())
 
 MINIMAL: dict[str, dict[str, Any]] = {
     "completion": {"prompt": "{text}"},

@@ -80,8 +80,9 @@ def test_new_names_in_an_answer_are_skipped(case, write, content_type):
     """A later server may add names beside the rows and in them."""
     task, questions = ask(case)
     asked = [question for question in questions if isinstance(question, Question)]
-    rows = [{"new": [1, {"x": None}], **row} for row in case.answer[case.task_type]]
-    answer = {"usage": {"tokens": 7}, case.task_type: rows, "model": "m"}
+    ((name, told),) = case.answer.items()
+    rows = [{"new": [1, {"x": None}], **row} for row in told]
+    answer = {"usage": {"tokens": 7}, name: rows, "model": "m"}
     decoded = task.decode(Answer(write(answer), content_type), asked)
     assert as_float32(decoded.columns.to_pydict()) == as_float32(case.columns)
 

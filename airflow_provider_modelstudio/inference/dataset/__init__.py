@@ -49,6 +49,11 @@ class Source:
     files: tuple[InputFile, ...]
     schema: pa.Schema
 
+    @property
+    def names_files(self) -> bool:
+        """Whether rows name files, so that to ask for them means to read, and does not belong into the event loop."""
+        return False
+
     def windows(
         self, ranges: Sequence[tuple[int, int]], columns: Sequence[str] | None = None
     ) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from airflow_provider_modelstudio.inference.errors import StorageError
 
-from . import UNREADABLE
+from . import UNREADABLE, WINDOW_BYTES, WINDOW_ROWS
 from .schemas import first_line
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class PartWriter:
         """:param answers: columns that hold answers; lists in them do not compress and need no statistics."""
         self.path = path
         self.rows = 0
+        self._held: list[pa.RecordBatch] = []
         self._sink = _HashingFile(path)
         leaves = _leaves(schema)
         lists = {name for name in answers if pa.types.is_nested(schema.field(name).type)}
@@ -48,13 +49,24 @@ class PartWriter:
         )
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append one row group."""
-        with self._refusal_told():
-            self._writer.write_batch(batch, row_group_size=max(batch.num_rows, 1))
+        """Append rows. Small batches wait until they make a row group: readers are slow with many of a few rows."""
+        if self._held and sum(one.num_rows for one in self._held) + batch.num_rows > WINDOW_ROWS:
+            self._write_group()
+        self._held.append(batch)
         self.rows += batch.num_rows
+        if batch.num_rows >= WINDOW_ROWS or sum(one.nbytes for one in self._held) >= WINDOW_BYTES:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        group = pa.Table.from_batches(self._held)
+        with self._refusal_told():
+            self._writer.write_table(group, row_group_size=max(group.num_rows, 1))
+        self._held = []
 
     def close(self) -> tuple[str, int]:
         """Finish the file; returns the sha256 of its content and its size in bytes."""
+        if self._held:
+            self._write_group()
         with self._refusal_told():
             self._writer.close()
             self._sink.close()

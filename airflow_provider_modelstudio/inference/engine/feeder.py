@@ -100,7 +100,7 @@ class Feeder:
         window, origins, tokens = read
         rows = np.arange(window.first_row, window.first_row + window.rows)
         needed = np.flatnonzero((origins == REFUSED) | (origins == rows))
-        questions = self._questions(window, needed)
+        questions = await self._questions(window, needed)
         self._windows.add(window)
         known = np.flatnonzero(origins < REFUSED)
         if len(known):
@@ -123,15 +123,17 @@ class Feeder:
                 window.fail(position, question.reason)
         self._windows.check(window)
 
-    def _questions(self, window: Window, needed: np.ndarray) -> list[Question | Refused]:
+    async def _questions(self, window: Window, needed: np.ndarray) -> list[Question | Refused]:
         """What the rows at ``needed`` ask, or why they are refused unasked.
 
         In the loop, although it takes a millisecond: in the reader's thread it would fight the loop for the interpreter.
+        Where that reads files it waits for them elsewhere.
         """
         if not len(needed):
             return []
         batch = window.batch if len(needed) == window.rows else window.batch.take(pa.array(needed))
-        questions = self._task.questions(batch)
+        ask = self._task.questions
+        questions = await asyncio.to_thread(ask, batch) if self._source.names_files else ask(batch)
         told = b"".join([question.key if isinstance(question, Question) else _NO_KEY for question in questions])
         if window.keys[needed].tobytes() != told:
             raise InputChangedError("a source file was changed while the task was reading it")

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
-__all__ = ["address", "data_uri", "image_type"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Images", "address", "data_uri", "image_type", "is_url", "too_large"]
 
 _WEB = re.compile(r"https?://[^\s\x00-\x1f\x7f/?#]+[^\s\x00-\x1f\x7f]*", re.IGNORECASE)
 _DATA = re.compile(r"data:(image|video)/[a-z0-9.+-]+;base64,[A-Za-z0-9+/]+={0,2}", re.IGNORECASE)
+_URL = re.compile(r"(?:https?|data):", re.IGNORECASE)
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -22,6 +26,26 @@ _SIGNATURES = (
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
 )
+
+
+class Images(Protocol):
+    """Where images are that rows name by a path."""
+
+    def read(self, paths: Sequence[str]) -> list[bytes | str]:
+        """For each path the image, or why there is none, in the same words for the same cause."""
+
+    def sizes(self, paths: Sequence[str]) -> list[int]:
+        """Bytes that ``read`` brings into memory for each."""
+
+
+def is_url(text: str) -> bool:
+    """Whether a text means to be an address, right or wrong, and no path of a file."""
+    return _URL.match(text) is not None
+
+
+def too_large(kind: Literal["image", "video"], most_bytes: int) -> str:
+    """Why an image or video is not sent."""
+    return f"{kind} is larger than {most_bytes} bytes"
 
 
 def address(text: str, kind: Literal["image", "video"], max_bytes: int) -> str | None:
@@ -35,7 +59,7 @@ def address(text: str, kind: Literal["image", "video"], max_bytes: int) -> str |
     if data is None or data[1].lower() != kind:
         return f"{kind} is not an http, https or data URL"
     size = (len(text) - text.index(",") - 1) * 3 // 4
-    return f"{kind} is larger than {max_bytes} bytes" if size > max_bytes else None
+    return too_large(kind, max_bytes) if size > max_bytes else None
 
 
 def image_type(raw: bytes) -> str | None:

@@ -15,7 +15,7 @@ from airflow_provider_modelstudio.inference.errors import ConfigurationError, In
 
 from . import Decoded, Question, Refused, RequestLimits
 from .columns import check_text, column_at, field_at, is_binary, is_list, is_string, read_lists, read_texts
-from .media import address, data_uri, image_type
+from .media import Images, address, data_uri, image_type, is_url, too_large
 from .settings import check_at_least, check_choice, check_columns, check_task_settings
 from .texts import KEY_BYTES, NOT_UTF8, OnEmpty
 from .tokens import estimate_tokens
@@ -30,7 +30,7 @@ __all__ = ["NOTHING", "MultiModalEmbedding"]
 
 NOTHING = "no text, image or video"
 
-Cell = str | bytes | None
+Cell = str | bytes | Refused | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +41,14 @@ class MultiModalEmbedding:
     A row's elements go into one request, and a model that fuses them gives one vector back.
     What a row does not have (null, empty or blank) is left out; a row that has nothing is refused.
     Addresses are handed on, not fetched: the service must be able to reach them.
+    Files are read where ``images`` says how, and sent themselves.
     """
 
     text_column: str | None = None
     """Texts, as :class:`~.text_embedding.TextEmbedding` takes them."""
     image_column: str | None = None
-    """Strings with ``http``, ``https`` or ``data`` URLs, or the images themselves in binary: PNG, JPEG, GIF, WebP, BMP,
-    TIFF."""
+    """Strings with ``http``, ``https`` or ``data`` URLs, with ``images`` also paths, or the images themselves in binary:
+    PNG, JPEG, GIF, WebP, BMP, TIFF."""
     video_column: str | None = None
     """Strings with ``http``, ``https`` or ``data`` URLs."""
     multi_images_column: str | None = None
@@ -58,6 +59,8 @@ class MultiModalEmbedding:
     A row then has one element, so one column is read, and ``limits.rows`` may be more than 1."""
     limits: RequestLimits = field(default_factory=lambda: RequestLimits(rows=1, size=64 * 1024 * 1024))
     """The size is what Model Studio's gateway takes with images in it."""
+    images: Images | None = None
+    """Reads what is no URL; ``None``: such a row is refused."""
     max_image_bytes: int = 10 * 1024 * 1024
     """Largest image that is sent itself, before it is encoded; models take from 3 to 10 MB."""
     max_tokens: int | None = None
@@ -149,17 +152,38 @@ class MultiModalEmbedding:
         """
         rows = zip(
             _cells(batch, self.text_column, read_texts),
-            _cells(batch, self.image_column, _read_media),
+            _cells(batch, self.image_column, self._read_images),
             _cells(batch, self.video_column, _read_media),
-            _cells(batch, self.multi_images_column, lambda array: read_lists(array, _read_media)),
+            _cells(batch, self.multi_images_column, lambda array: read_lists(array, self._read_images)),
             range(batch.num_rows),
             strict=False,  # what is not set goes on for ever
         )
         return [self._ask(text, image, video, images) for text, image, video, images, _ in rows]
 
+    def image_bytes(self, batch: pa.RecordBatch) -> list[int]:
+        """Bytes of files that :meth:`questions` brings into memory for each row."""
+        sizes = [0] * batch.num_rows
+        if self.images is None:
+            return sizes
+        rows: list[int] = []
+        paths: list[str] = []
+        for column in filter(None, (self.image_column, self.multi_images_column)):
+            array = column_at(batch, column)
+            lists = read_lists(array, _read_media) if is_list(array.type) else ([cell] for cell in _read_media(array))
+            for row, cells in enumerate(lists):
+                found = [str(cell) for cell in cells or () if _is_path(cell)]
+                paths += found
+                rows += [row] * len(found)
+        for row, size in zip(rows, self.images.sizes(paths), strict=True):
+            sizes[row] += size
+        return sizes
+
     def encode(self, questions: Sequence[Question]) -> bytes:
-        """``{"input": "…"}``: one string that holds JSON objects with commas between, and no brackets around."""
-        body: dict[str, Any] = {"input": ", ".join(question.value for question in questions)}
+        """``{"input": "…"}``: one string that holds JSON objects with commas between, and no brackets around.
+
+        Character by character what the product page shows, without its line breaks and indentation.
+        """
+        body: dict[str, Any] = {"input": ",".join(question.value for question in questions)}
         if self.task_settings:
             body["task_settings"] = self.task_settings
         return msgspec.json.encode(body)
@@ -195,12 +219,25 @@ class MultiModalEmbedding:
                 elements.append(element)
         if not elements:
             return Refused(NOTHING, self.on_empty == "fail")
-        wire = ", ".join(json.dumps(element, ensure_ascii=False) for element in elements)
+        wire = ",".join(json.dumps(element, ensure_ascii=False, separators=(",", ":")) for element in elements)
         utf8 = wire.encode()
         if len(utf8) > self.limits.size:
             return self._beyond(f"elements are larger than {self.limits.size} bytes")
         key = blake2b(b"multi_modal_embedding\0" + utf8, digest_size=KEY_BYTES)
-        return Question(key.digest(), wire, _tokens(elements[0].get("text", "")), len(utf8) + 2)
+        return Question(key.digest(), wire, _tokens(elements[0].get("text", "")), len(utf8) + 1)
+
+    def _read_images(self, array: pa.Array) -> list[Cell]:
+        """Addresses as text, images themselves as bytes, be it from the column or from files."""
+        cells = _read_media(array)
+        if self.images is None:
+            return cells
+        at = [i for i, cell in enumerate(cells) if _is_path(cell)]
+        for i, found in zip(at, self.images.read([str(cells[i]) for i in at]), strict=True):
+            if isinstance(found, str):
+                cells[i] = self._beyond(found) if found == too_large("image", self.max_image_bytes) else Refused(found)
+            else:
+                cells[i] = found or Refused("image is of no known kind")  # an empty file is there, unlike a null
+        return cells
 
     def _text(self, cell: Cell) -> dict[str, Any] | Refused | None:
         if _absent(cell):
@@ -230,12 +267,14 @@ class MultiModalEmbedding:
 
     def _address(self, cell: Cell, kind: Literal["image", "video"]) -> str | Refused:
         """The address of an image or video, or why it has none."""
+        if isinstance(cell, Refused):
+            return cell
         if isinstance(cell, str):
             reason = address(cell, kind, self.max_image_bytes if kind == "image" else self.limits.size)
             return cell if reason is None else self._beyond(reason)
         raw = cell or b""
         if len(raw) > self.max_image_bytes:
-            return self._beyond(f"image is larger than {self.max_image_bytes} bytes")
+            return self._beyond(too_large(kind, self.max_image_bytes))
         media = image_type(raw)
         return data_uri(raw, media) if media else Refused(f"{kind} is of no known kind")
 
@@ -249,9 +288,7 @@ def _cells(batch: pa.RecordBatch, path: str | None, read: Callable[[pa.Array], I
 
 def _read_media(array: pa.Array) -> list[Cell]:
     """Addresses as text, media themselves as bytes."""
-    if _is_url(array.type):
-        return read_texts(array)
-    cells: list[Cell] = array.to_pylist()
+    cells: list[Cell] = [*read_texts(array)] if _is_url(array.type) else array.to_pylist()
     return cells
 
 
@@ -260,7 +297,11 @@ def _tokens(text: str) -> int:
 
 
 def _absent(cell: Cell) -> bool:
-    return not cell or cell.isspace()
+    return cell is None or (not isinstance(cell, Refused) and (not cell or cell.isspace()))
+
+
+def _is_path(cell: Cell) -> bool:
+    return isinstance(cell, str) and not _absent(cell) and not is_url(cell)
 
 
 def _is_url(kind: pa.DataType) -> bool:

@@ -7,7 +7,7 @@ from JSON with ``pysimdjson`` installed, and 500 µs without.
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -73,7 +73,9 @@ class _Row(msgspec.Struct, gc=False):
     embedding: list[float]
 
 
-_READERS = {name: RowReader(name, _Row) for name in ("text_embedding", "multi_modal_embedding")}
+@cache
+def _reader(name: str) -> RowReader[_Row]:
+    return RowReader(name, _Row)
 
 
 def read_vectors(answer: Answer, name: str, *, rows: int, dimensions: int | None, hint: str = "") -> Vectors:
@@ -94,7 +96,7 @@ def read_vectors(answer: Answer, name: str, *, rows: int, dimensions: int | None
         if matrix is None:
             matrix = msgspec_matrix(answer.body, name)
     if matrix is None:
-        found = _READERS[name].parse(answer)
+        found = _reader(name).parse(answer)
         matrix = _careful_matrix(found) if len(found) == rows else np.empty((len(found), 0), np.float32)
     if len(matrix) != rows:
         raise AnswerError(f"the answer has {len(matrix)} vectors for {rows} questions{hint and '; '}{hint}")
@@ -203,7 +205,7 @@ def _new_matrix(rows: int, dimensions: int) -> Matrix:
 
 def msgspec_matrix(body: bytes, name: str) -> Matrix | None:
     """The matrix of a JSON answer whose rows are good ones; ``None`` for any other answer."""
-    rows = _READERS[name].fast(body)
+    rows = _reader(name).fast(body)
     if not rows or not rows[0].embedding or body.count(b'"embedding"') != len(rows):
         return None
     dimensions = len(rows[0].embedding)
