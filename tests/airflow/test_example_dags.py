@@ -180,7 +180,8 @@ def test_enrich_products_makes_columns_of_descriptions(run, sandbox, folder):
         ("table", 199.0, ["green"], 21.0),
     ]
     pq.write_table(
-        pa.table({"title": ["Bench"], "description": ["A chair, red. Price 5 euros."]}), folder / "mine.parquet"
+        pa.table({"title": ["Bench"], "description": ["A chair, red. Price 5 euros."]}),
+        folder / "enrich_products" / "mine.parquet",
     )
-    mine = run("enrich_products", source=str(folder / "mine.parquet"))
+    mine = run("enrich_products", source=str(folder / "enrich_products" / "mine.parquet"))
     assert mine["review"] == {"rows": 1, "kinds": {"chair": 1}, "to_look_at": 0}
