@@ -122,7 +122,7 @@ def test_form(page, sandbox):
     kind.click()
     kind.send_keys(CONNECTION["hook-name"], Keys.ENTER)
     page.field("host")
-    standard = [label for label in CONNECTION["ui-field-behaviour"]["relabeling"].values()]
+    standard = list(CONNECTION["ui-field-behaviour"]["relabeling"].values())
     assert [line for line in page.lines() if line in standard] == standard
     for name, hint in CONNECTION["ui-field-behaviour"]["placeholders"].items():
         assert page.field(name).get_attribute("placeholder") == hint
