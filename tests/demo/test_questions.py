@@ -48,7 +48,9 @@ def test_the_text_that_was_asked_for_is_the_first_answer(tmp_path, monkeypatch, 
         connection = {"conn_type": "modelstudio", "host": sandbox.url}
         monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
         texts = ["something else", *QUESTIONS]
-        vectors = pa.array(sandbox.engine.embed(texts, query=False).tolist(), pa.list_(pa.float32(), sandbox.engine.dimensions))
+        vectors = pa.array(
+            sandbox.engine.embed(texts, query=False).tolist(), pa.list_(pa.float32(), sandbox.engine.dimensions)
+        )
         names = [f"name{number}" for number in range(len(texts))]
         columns = {"package": names, "module": names, "object": names, "text": texts, "embedding": vectors}
         pq.write_table(pa.table(columns), tmp_path / "part.parquet")
