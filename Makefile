@@ -15,6 +15,9 @@ BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
 # uv takes seconds. Where it does not know the certificates or the index of a company, the system or pip may.
 install = @$(UV) $(1) 2>/dev/null || UV_SYSTEM_CERTS=1 $(UV) $(1) 2>/dev/null || $(BIN)/python -m pip install --quiet $(1)
+# pip cannot take the lowest versions.
+UV_FLOOR := $(BIN)/python -m uv pip install --quiet --python $(FLOOR)/bin/python
+install_floor = @$(UV_FLOOR) $(1) 2>/dev/null || UV_SYSTEM_CERTS=1 $(UV_FLOOR) $(1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test floor ui check format clean
@@ -90,9 +93,8 @@ $(VENV)/client8.stamp: $(VENV)/dev.stamp
 $(FLOOR)/floor.stamp: $(VENV)/uv.stamp pyproject.toml tests/floor/constraints.txt
 	@echo 'Installing the oldest version of everything that pyproject.toml allows …'
 	@$(PYTHON) -m venv --clear --without-pip $(FLOOR)
-	@$(BIN)/python -m uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct \
-		--constraints tests/floor/constraints.txt --editable '.[local]'
-	@$(BIN)/python -m uv pip install --quiet --python $(FLOOR)/bin/python --group test
+	$(call install_floor,--resolution lowest-direct --constraints tests/floor/constraints.txt --editable '.[local]')
+	$(call install_floor,--group test)
 	@touch $@
 
 # How many processes are killed, on disk and on S3 together. SEED= repeats the choices of a run.
