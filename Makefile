@@ -9,14 +9,18 @@ AIRFLOW_PORT ?= 18080
 KEEP ?=
 
 VENV := .venv
+FLOOR := $(VENV)/floor
 comma := ,
 BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
 # uv takes seconds. Where it does not know the certificates or the index of a company, the system or pip may.
 install = @$(UV) $(1) 2>/dev/null || UV_SYSTEM_CERTS=1 $(UV) $(1) 2>/dev/null || $(BIN)/python -m pip install --quiet $(1)
+# pip cannot take the lowest versions.
+UV_FLOOR := $(BIN)/python -m uv pip install --quiet --python $(FLOOR)/bin/python
+install_floor = @$(UV_FLOOR) $(1) 2>/dev/null || UV_SYSTEM_CERTS=1 $(UV_FLOOR) $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test floor ui check format clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +33,16 @@ test: $(VENV)/dev.stamp $(VENV)/client8.stamp  ## run all tests: about 5 minutes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not scheduler'
 	PYTHONPATH=$(VENV)/client8 $(BIN)/python -m pytest -n 2 tests/transport tests/hooks tests/sandbox/test_official_client.py
 	$(BIN)/python -m pytest -m scheduler
+
+# Airflow meets the package here; the rest is what the oldest clients and decoders are used by.
+FLOOR_TESTS := tests/airflow tests/cli tests/decorators tests/hooks tests/operators tests/sensors tests/tasks tests/transport tests/test_provider_info.py
+floor: $(FLOOR)/floor.stamp  ## the tests around Airflow, with the oldest version of everything: about 3 minutes
+	$(FLOOR)/bin/python -m tests.floor
+	$(FLOOR)/bin/python -m pytest -n 2 --dist loadgroup -m 'not scheduler' $(FLOOR_TESTS)
+	$(FLOOR)/bin/python -m pytest -m scheduler $(FLOOR_TESTS)
+
+ui: $(VENV)/ui.stamp  ## the connection form in a real browser; needs chromium and chromium-driver
+	$(BIN)/python -m pytest tests/ui/connection_form.py
 
 check: $(VENV)/dev.stamp  ## lint, format, types, import rules, spelling
 	$(BIN)/ruff check
@@ -65,10 +79,22 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	$(call install,--editable '.[local]' --group dev)
 	@touch $@
 
+$(VENV)/ui.stamp: $(VENV)/dev.stamp
+	$(call install,--group ui)
+	@touch $@
+
 # Users may have either major version of the Elasticsearch client, and an environment holds only one of them.
 $(VENV)/client8.stamp: $(VENV)/dev.stamp
 	@rm -rf $(VENV)/client8
 	$(call install,--target $(VENV)/client8 'elasticsearch[async]>=8.17$(comma)<9')
+	@touch $@
+
+# Of what Airflow itself needs, the newest that the oldest Airflow runs with.
+$(FLOOR)/floor.stamp: $(VENV)/uv.stamp pyproject.toml tests/floor/constraints.txt
+	@echo 'Installing the oldest version of everything that pyproject.toml allows …'
+	@$(PYTHON) -m venv --clear --without-pip $(FLOOR)
+	$(call install_floor,--resolution lowest-direct --constraints tests/floor/constraints.txt --editable '.[local]')
+	$(call install_floor,--group test)
 	@touch $@
 
 # How many processes are killed, on disk and on S3 together. SEED= repeats the choices of a run.

@@ -74,40 +74,6 @@ def get_provider_info() -> dict[str, object]:
                     },
                 },
                 "conn-fields": {
-                    "request_timeout": {
-                        "label": "Seconds for the model",
-                        "description": "How long Elasticsearch may wait for the model; 60 if empty.",
-                        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 3600},
-                    },
-                    "connect_timeout": {
-                        "label": "Seconds to connect",
-                        "description": "10 if empty.",
-                        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 3600},
-                    },
-                    "verify_tls": {
-                        "label": "Verify the TLS certificate",
-                        "schema": {"type": ["boolean", "null"], "default": True},
-                    },
-                    "ca_certificate": {
-                        "label": "CA certificate",
-                        "description": "PEM text, or the path of a PEM file on every worker; for a private authority.",
-                        "schema": {"type": ["string", "null"], "format": "multiline"},
-                    },
-                    "allow_http": {
-                        "label": "Allow http://",
-                        "description": "Passwords and texts travel in clear: only inside a private network.",
-                        "schema": {"type": ["boolean", "null"], "default": False},
-                    },
-                    "trust_env": {
-                        "label": "Use the proxy of the environment",
-                        "description": "Obey HTTPS_PROXY and NO_PROXY.",
-                        "schema": {"type": ["boolean", "null"], "default": False},
-                    },
-                    "media_type": {
-                        "label": "Form of the answers",
-                        "description": "auto asks for CBOR where the server speaks it.",
-                        "schema": {"type": ["string", "null"], "enum": ["auto", "json", "cbor"], "default": "auto"},
-                    },
                     "model_studio_api_key": {
                         "label": "Model Studio API key",
                         "description": "Only for creating endpoints: Elasticsearch keeps it and sends it to the API host.",
@@ -135,6 +101,41 @@ def get_provider_info() -> dict[str, object]:
                         "label": "Models",
                         "description": "JSON: limits and prices of models that the catalog lacks or has otherwise.",
                         "schema": {"type": ["string", "null"], "format": "multiline"},
+                    },
+                    "verify_tls": {
+                        "label": "Verify the TLS certificate",
+                        "description": "Off trusts any server, and warns in each run.",
+                        "schema": {"type": ["boolean", "null"], "default": True},
+                    },
+                    "ca_certificate": {
+                        "label": "CA certificate",
+                        "description": "PEM text, or the path of a PEM file on every worker; for a private authority.",
+                        "schema": {"type": ["string", "null"], "format": "multiline"},
+                    },
+                    "request_timeout": {
+                        "label": "Seconds for the model",
+                        "description": "How long Elasticsearch may wait for the model; 60 if empty.",
+                        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 3600},
+                    },
+                    "connect_timeout": {
+                        "label": "Seconds to connect",
+                        "description": "10 if empty.",
+                        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 3600},
+                    },
+                    "allow_http": {
+                        "label": "Allow http://",
+                        "description": "Passwords and texts travel in clear: only inside a private network.",
+                        "schema": {"type": ["boolean", "null"], "default": False},
+                    },
+                    "trust_env": {
+                        "label": "Use the proxy of the environment",
+                        "description": "Obey HTTPS_PROXY and NO_PROXY.",
+                        "schema": {"type": ["boolean", "null"], "default": False},
+                    },
+                    "media_type": {
+                        "label": "Form of the answers",
+                        "description": "auto asks for CBOR where the server speaks it.",
+                        "schema": {"type": ["string", "null"], "enum": ["auto", "json", "cbor"], "default": "auto"},
                     },
                 },
             },

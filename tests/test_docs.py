@@ -105,6 +105,16 @@ def test_the_dag_of_the_first_screen_is_a_dag():
     assert isinstance(task, OPERATORS["EmbedOperator"])
 
 
+def test_the_first_screen():
+    """Before the first heading: one sentence, three promises, two commands to try it, a Dag and a picture."""
+    screen = README.split("\n## ", 1)[0]
+    sentence = screen.split("\n\n")[1]
+    assert re.fullmatch(r"[A-Z][^\n]*\.", sentence)
+    assert len(re.findall(r"^- \*\*[^*]+\.\*\*", screen, re.MULTILINE)) == 3
+    assert re.findall(r"^make (\w+)", screen, re.MULTILINE) == ["demo", "test"]
+    assert re.findall(r"^```(\w+)$", screen, re.MULTILINE) == ["bash", "python", "text"]
+
+
 @pytest.mark.parametrize(("language", "body"), blocks("bash"))
 def test_shell_examples_are_shell(language, body):
     """Each shell example can be parsed by a shell."""

@@ -141,7 +141,9 @@ def read_fields(connection: Connection) -> ConnectionFields:
 
 
 def _read_extras(connection: Connection) -> dict[str, Any]:
-    given = _object(connection.extra or "{}")
+    # Airflow 3.2 keeps the extras of a connection given as a URI as an object, not as text.
+    extra: str | dict[str, Any] | None = connection.extra
+    given = extra if isinstance(extra, dict) else _object(extra or "{}")
     if given is None:
         raise ConfigurationError("extra is no JSON object")
     for name in given:

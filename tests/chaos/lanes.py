@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tests.chaos.books import Account, Attempts
@@ -131,7 +132,7 @@ class Lane:
             number, moment, amount = next(self._orders)
             if not self._wait(victim, version, epoch, before, shown, moment, amount) or not victim.strike(number):
                 # It got away; the order stands for the next attempt.
-                self._orders = _again((number, moment, amount), self._orders)
+                self._orders = chain([(number, moment, amount)], self._orders)
                 return
             if not victim.is_gone(wait=15.0):
                 self.account.fault(f"{version.name}: the process lives on after {number.name}")
@@ -190,10 +191,3 @@ class Lane:
 
 PLACES = {"part": "parts/", "seal": "seals/", "commit": "manifest.json"}
 """Moment → what appears in the state folder then."""
-
-
-def _again(
-    order: tuple[signal.Signals, str, float], rest: Iterator[tuple[signal.Signals, str, float]]
-) -> Iterator[tuple[signal.Signals, str, float]]:
-    yield order
-    yield from rest

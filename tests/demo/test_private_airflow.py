@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
+from demo.__main__ import CannotStartError, _tell_story
 from demo.private_airflow import PrivateAirflow, port_is_free
+from demo.screen import Screen
 from demo.sessions import Sessions
 
 
@@ -31,3 +35,22 @@ def test_port_is_free():
         port = listener.getsockname()[1]
         assert not port_is_free(port)
     assert port_is_free(port)
+
+
+@pytest.mark.parametrize("which", ["sandbox_port", "airflow_port"])
+def test_a_taken_port(tmp_path, which):
+    """Before anything is started the demo says which port is taken, and what to type to have another one."""
+    with socket.socket() as listener, socket.socket() as other, Sessions(tmp_path) as sessions:
+        for one in (listener, other):
+            one.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken, free = listener.getsockname()[1], other.getsockname()[1]
+        other.close()
+        ports = {"sandbox_port": free, "airflow_port": free, which: taken}
+        with pytest.raises(CannotStartError) as caught:
+            _tell_story(Screen(), sessions, **ports)
+        assert not sessions.members()
+    said, _, command = str(caught.value).partition(" Try: ")
+    assert said == f"Port {taken} is taken by another program."
+    assert command.startswith(f"make demo {which.upper()}=")
+    assert port_is_free(int(command.rpartition("=")[2]))
