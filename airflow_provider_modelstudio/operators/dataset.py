@@ -62,7 +62,7 @@ class InferenceOperator(BaseOperator):
     """Ask an inference endpoint for each row of a Parquet dataset, and write the rows with their answers.
 
     All input columns are kept, in input order.
-    A row without an answer keeps its place, with a reason in the error column.
+    A row without an answer keeps its place, with a reason in the error column, unless ``on_row_error`` says otherwise.
     A retry goes on from what was paid for; a run that is finished asks nothing.
 
     :param inference_id: the inference endpoint, as ``GET _inference`` lists it. (templated)
@@ -74,8 +74,8 @@ class InferenceOperator(BaseOperator):
     :param concurrency: most requests in flight; the service's own limits are found out. (templated)
     :param requests_per_minute: your quota, if you know it; ``None`` finds it out. (templated)
     :param tokens_per_minute: your quota, if you know it; ``None`` finds it out. (templated)
-    :param on_row_error: what a row that the service refuses does: ``"null"`` keeps it with a reason, ``"fail"`` fails
-        the task. (templated)
+    :param on_row_error: what a row without an answer does: ``"null"`` keeps it with a reason, ``"quarantine"`` keeps
+        it with its reason in a dataset of its own, ``"fail"`` fails the task when the service refuses it. (templated)
     :param max_error_rate: share of rows, 0 to 1, that may fail before the task does; ``None`` for no bound. (templated)
     :param if_exists: ``"update"`` asks only for rows that changed since the last run, ``"overwrite"`` asks for all,
         ``"error"`` refuses a destination that has data. (templated)
@@ -333,7 +333,7 @@ class InferenceOperator(BaseOperator):
                 requests_per_minute=number("requests_per_minute", self.requests_per_minute),
                 tokens_per_minute=number("tokens_per_minute", self.tokens_per_minute),
             ),
-            on_row_error=choice("on_row_error", self.on_row_error, ("null", "fail")),
+            on_row_error=choice("on_row_error", self.on_row_error, ("null", "fail", "quarantine")),
             max_error_rate=number("max_error_rate", self.max_error_rate, most=1.0),
             reuse=choice("if_exists", self.if_exists, ("update", "overwrite", "error")) != "overwrite",
             owner=f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}",
@@ -369,6 +369,8 @@ class InferenceOperator(BaseOperator):
             self._tell_work(summary)
         for reason, rows in summary.errors.items():
             self.log.warning("%s rows without an answer: %s", rows, reason)
+        if summary.quarantine is not None:
+            self.log.warning("%s rows are kept out of the dataset, in %s", summary.quarantined, summary.quarantine)
 
     def _tell_work(self, summary: Summary) -> None:
         self.log.info(

@@ -28,7 +28,7 @@ class Place:
         self.source.mkdir()
         self.destination = folder / "out"
         self.state = folder / "_out.inference"
-        self.last = None
+        self.summary = None
 
     def write(self, texts, name="a.parquet", **columns):
         table = pa.table({"id": list(range(len(texts))), "text": pa.array(texts, pa.string()), **columns})

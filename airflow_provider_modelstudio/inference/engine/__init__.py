@@ -68,6 +68,7 @@ async def run(
     manifest = await vault.committed()
     await vault.publication.check(manifest.files(vault.storage.destination) if manifest else ())
     if manifest is not None:
+        await vault.tidy_quarantine(manifest)
         await vault.publication.show(manifest, vault.manifest_key)
         return _summary(manifest, vault, None, began, options)
     with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
@@ -173,6 +174,7 @@ class _Run:
                     log.info("%s of %s parts are as they were and stay", adopted, len(self._plan.parts))
                 manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
             lease.check()  # who has been replaced shows nothing
+            await self._vault.tidy_quarantine(manifest)
             await self._vault.publication.show(manifest, self._vault.manifest_key)
             await self._vault.forget_other_runs()
         finally:
@@ -217,7 +219,7 @@ class _Run:
             raise BudgetError(f"{refusal}; nothing was asked by this try, and what was answered before is kept")
         self.sender = sender = Sender(task, inference_id, transport, vault, lease, windows, options, tokens_before)
         feeder = Feeder(self._source, task, found, known, windows, sender)
-        writer = Writer(self._plan, task, vault, windows, self._source.schema, options.max_error_rate, self._folder)
+        writer = Writer(self._plan, task, vault, windows, self._source.schema, options, self._folder)
         jobs = (feeder.run(left), sender.run(), writer.run(left))
         await self._together(sender, [asyncio.create_task(job) for job in jobs], stop)
         self._report(self._progress(sender))
@@ -296,6 +298,7 @@ def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: flo
         reused=counts.reused,
         deduplicated=counts.deduplicated,
         failed=counts.failed,
+        quarantined=manifest.quarantined,
         removed=manifest.removed,
         requests=sender.requests if sender else 0,
         tokens_estimated=sender.tokens if sender else 0,
@@ -304,6 +307,7 @@ def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: flo
         seconds=round(asyncio.get_running_loop().time() - began, 3),
         destination=vault.storage.destination,
         manifest=vault.storage.locate(vault.manifest_key),
+        quarantine=vault.storage.locate(vault.quarantine_key) if manifest.quarantined else None,
         files=len(manifest.parts),
         up_to_date=counts.embedded == 0 and not (sender and sender.requests),
         errors=counts.errors,

@@ -7,6 +7,7 @@ Layout below the state folder, which lies beside the dataset and never in it::
     <cache_key>/runs/<run_key>/plan.json         pinned inputs; created once
     <cache_key>/runs/<run_key>/parts/…           output files, named by their content; created once
     <cache_key>/runs/<run_key>/keys/…            content key of each row of a part; created once
+    <cache_key>/runs/<run_key>/quarantine/…      rows kept out of the dataset, named by content; created once
     <cache_key>/runs/<run_key>/seals/00000.json  this part is finished, these are its books; created once
     <cache_key>/runs/<run_key>/manifest.json     THE COMMIT; created once
     published.json                               which run readers see now
@@ -21,7 +22,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path  # noqa: TC003  # a named tuple reads its annotations
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_modelstudio.inference.errors import InputChangedError, StorageError
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
@@ -29,18 +31,26 @@ from airflow_provider_modelstudio.inference.storage import ObjectExistsError, Ob
 from .journal import Journal
 from .lease import Lease
 from .publication import Publication
-from .records import Counts, Manifest, Seal, restored
+from .records import Counts, Manifest, Quarantined, Seal, restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from airflow_provider_modelstudio.inference.plan import Part, Plan
     from airflow_provider_modelstudio.inference.storage import Storage
 
-__all__ = ["Vault"]
+__all__ = ["LocalFile", "Vault"]
 
 KEEP_UNFINISHED_SECONDS = 7 * 24 * 3600.0
+
+
+class LocalFile(NamedTuple):
+    """A finished file on local disk, on its way into the vault."""
+
+    path: Path
+    rows: int
+    sha256: str
+    bytes: int
 
 
 class Vault:
@@ -63,6 +73,11 @@ class Vault:
         except ObjectMissingError:
             return None
         return restored(self.storage.locate(self.manifest_key), content, Manifest.from_dict)
+
+    @property
+    def quarantine_key(self) -> str:
+        """Folder of the rows that this run keeps out of the dataset."""
+        return f"{self._run}/quarantine"
 
     @property
     def manifest_key(self) -> str:
@@ -115,35 +130,42 @@ class Vault:
     async def seal(
         self,
         part: Part,
+        file: LocalFile,
+        apart: LocalFile | None,
         *,
-        path: Path,
-        sha256: str,
-        size: int,
         keys: bytes,
         columns: Sequence[str],
         counts: Counts,
     ) -> Seal:
-        """Keep a finished part. Its answers in the journal are then no longer needed."""
-        if counts.rows != part.rows or len(keys) != 16 * part.rows:
+        """Keep a finished part. Its answers in the journal are then no longer needed.
+
+        :param apart: rows that are kept out of the dataset.
+        :param keys: of the rows in ``file``.
+        """
+        written = file.rows + (0 if apart is None else apart.rows)
+        if not counts.rows == part.rows == written or len(keys) != 16 * file.rows:
             raise StorageError(
-                f"the books of part {part.index} do not balance: {part.rows} rows planned, {counts.rows} booked"
+                f"the books of part {part.index} do not balance: {part.rows} rows planned, {counts.rows} booked, "
+                f"{written} written"
             )
-        name, key = self.part_key(part, sha256)
-        keys_key = self._keys_key(part, sha256)
-        await self.storage.create_from(key, path)
+        name, key = self.part_key(part, file.sha256)
+        keys_key = self._keys_key(part, file.sha256)
+        await self.storage.create_from(key, file.path)
         await self.storage.create(keys_key, keys)
+        quarantine = None if apart is None else await self._set_apart(part, apart)
         seal = await self._seal(
             Seal(
                 part=part.index,
                 name=name,
                 key=key,
                 keys=keys_key,
-                rows=part.rows,
-                bytes=size,
-                sha256=sha256,
+                rows=file.rows,
+                bytes=file.bytes,
+                sha256=file.sha256,
                 columns=tuple(columns),
                 digest=part.digest,
                 counts=counts,
+                quarantine=quarantine,
             )
         )
         await self.journal.drop_part(part.index)
@@ -181,8 +203,23 @@ class Vault:
         try:
             await self.storage.create(key, json.dumps(seal.as_dict()).encode())
         except ObjectExistsError:  # another attempt finished this part first: its part is the part
-            return restored(self.storage.locate(key), await self.storage.read(key), Seal.from_dict)
+            first = restored(self.storage.locate(key), await self.storage.read(key), Seal.from_dict)
+            for stray in sorted(_objects(seal) - _objects(first)):
+                await self.storage.delete(stray)  # who lists the quarantine must not find a row twice
+            return first
         return seal
+
+    async def _set_apart(self, part: Part, apart: LocalFile) -> Quarantined:
+        key = f"{self.quarantine_key}/part-{part.index:05d}-{apart.sha256[:16]}.parquet"
+        await self.storage.create_from(key, apart.path)
+        return Quarantined(key=key, rows=apart.rows, bytes=apart.bytes, sha256=apart.sha256)
+
+    async def tidy_quarantine(self, manifest: Manifest) -> None:
+        """Leave in the quarantine what the commit names: who lists it must not find a row twice."""
+        named = {seal.quarantine.key for seal in manifest.parts if seal.quarantine is not None}
+        for key in await self.storage.list_keys(self.quarantine_key):
+            if key not in named:
+                await self.storage.delete(key)
 
     async def seals(self, run_key: str | None = None) -> dict[int, Seal]:
         """Finished parts of this run, or of another run with the same cache key."""
@@ -219,7 +256,12 @@ class Vault:
                     continue
             # What names the parts goes first: nobody may find a name without its part.
             await self.storage.delete(f"{folder}/manifest.json")
-            for below in ("seals", "keys", "parts"):
+            for below in ("seals", "keys", "parts", "quarantine"):
                 for key in await self.storage.list_keys(f"{folder}/{below}"):
                     await self.storage.delete(key)
             await self.storage.delete(f"{folder}/plan.json")
+
+
+def _objects(seal: Seal) -> set[str]:
+    """Keys of everything that a seal names."""
+    return {seal.key, seal.keys} | ({seal.quarantine.key} if seal.quarantine is not None else set())
