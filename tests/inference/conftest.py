@@ -34,7 +34,11 @@ class Place:
         table = pa.table({"id": list(range(len(texts))), "text": pa.array(texts, pa.string()), **columns})
         pq.write_table(table, self.source / name, row_group_size=50)
 
-    def run(
+    def run(self, service=None, task=None, **options):
+        """One try; returns the summary and leaves the service's books in ``service``."""
+        return run_in_virtual_time(self.start(service, task, **options))
+
+    def start(
         self,
         service=None,
         task=None,
@@ -48,7 +52,7 @@ class Place:
         arrange=lambda source: source,
         **options,
     ):
-        """One try; returns the summary and leaves the service's books in ``service``."""
+        """The same, to be awaited together with others."""
         service = service if service is not None else Scripted()
         task = task if task is not None else Hashes()
         source = arrange(open_source(LocalFileSystem(), str(self.source)))
@@ -65,18 +69,16 @@ class Place:
         )
         self.reports = []
         settings = Options(limits=Limits(max_concurrency=8, patience=900.0), owner=owner, progress_seconds=0.02)
-        return run_in_virtual_time(
-            run(
-                plan,
-                source,
-                task,
-                inference_id="endpoint",
-                transport=service,
-                vault=Vault(storage, plan),
-                options=replace(settings, **options),
-                stop=stop or StopSignal(),
-                report=self.reports.append,
-            )
+        return run(
+            plan,
+            source,
+            task,
+            inference_id="endpoint",
+            transport=service,
+            vault=Vault(storage, plan),
+            options=replace(settings, **options),
+            stop=stop or StopSignal(),
+            report=self.reports.append,
         )
 
     def rows(self, path=None):

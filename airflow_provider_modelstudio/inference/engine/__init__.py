@@ -15,7 +15,7 @@ import asyncio
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_modelstudio.inference.budget import Budget, Estimate
 from airflow_provider_modelstudio.inference.errors import BudgetError, InterruptedRunError
@@ -31,7 +31,7 @@ from .windows import OpenWindows
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.plan import Part, Plan
@@ -67,9 +67,7 @@ async def run(
     began = asyncio.get_running_loop().time()
     manifest = await vault.committed()
     await vault.publication.check(manifest.files(vault.storage.destination) if manifest else ())
-    if manifest is not None:
-        await vault.tidy_quarantine(manifest)
-        await vault.publication.show(manifest, vault.manifest_key)
+    if manifest is not None and await vault.publication.shows(manifest):
         return _summary(manifest, vault, None, began, options)
     with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
         work = _Run(plan, source, task, vault, options, report, Path(folder), began)
@@ -163,11 +161,12 @@ class _Run:
     async def complete(self, inference_id: str, transport: Transport, stop: StopSignal) -> Manifest:
         """Everything from the first look at the vault to the commit."""
         await self._vault.record_plan()
-        lease = self._vault.lease(self._options.clock, self._options.lease_seconds)
-        await lease.acquire()
-        self._vault.journal.epoch = lease.epoch
-        keeping = asyncio.create_task(lease.keep())
+        lease = self._vault.lease(self._options.owner, self._options.clock, self._options.lease_seconds)
+        keeping: list[asyncio.Task[None]] = []
         try:
+            await _unless_stopped(lease.acquire(), stop)
+            self._vault.journal.epoch = lease.epoch
+            keeping.append(asyncio.create_task(lease.keep()))
             manifest = await self._vault.committed()  # another attempt may have finished while we waited
             if manifest is None:
                 if self._options.reuse and (adopted := await self._vault.adopt_unchanged()):
@@ -178,8 +177,11 @@ class _Run:
             await self._vault.publication.show(manifest, self._vault.manifest_key)
             await self._vault.forget_other_runs()
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            for job in keeping:
+                job.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+            if self.sender is not None:
+                await self._vault.meter.settle(self.sender.requests)
             await lease.release()
         return manifest
 
@@ -192,6 +194,7 @@ class _Run:
         for key in known.damaged:
             log.warning("%s is damaged; its rows are asked again", vault.storage.locate(key))
         shelf = Shelf(found.shared, self._folder)
+        await vault.meter.open(lease.epoch)
         windows = OpenWindows(
             task,
             shelf,
@@ -212,7 +215,7 @@ class _Run:
         tokens_before = windows.counts.tokens + found.journalled_tokens
         refusal = options.budget.refusal(
             rows=windows.counts.embedded + found.journalled + found.asked,
-            requests=lease.requests_before + look.requests(task.limits.rows),
+            requests=vault.meter.before + look.requests(task.limits.rows),
             tokens=tokens_before + found.tokens,
         )
         if refusal is not None:
@@ -281,6 +284,19 @@ class _Run:
             seconds=round(seconds, 1),
             seconds_left=round((self._plan.rows - counts.rows) / rate, 1) if rate > 0 else None,
         )
+
+
+async def _unless_stopped(waiting: Coroutine[Any, Any, None], stop: StopSignal) -> None:
+    """Wait for something, and raise when the run is asked to stop meanwhile."""
+    both = asyncio.create_task(waiting), asyncio.create_task(_interrupted(stop))
+    try:
+        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for job in done:
+            job.result()
+    finally:
+        for job in both:
+            job.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
 
 
 async def _interrupted(stop: StopSignal) -> None:

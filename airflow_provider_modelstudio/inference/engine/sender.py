@@ -136,6 +136,7 @@ class Sender:
     async def run(self) -> None:
         """Send until everything that was fed is settled."""
         while True:
+            await self._write_down()
             now = self._loop.time()
             self._wake.clear()
             if self._broken is not None:
@@ -167,18 +168,23 @@ class Sender:
                 self._ready.popleft()
             self._send(batch, now)
 
+    async def _write_down(self) -> None:
+        """See to it that the next request is counted before it is sent: if we are killed, those ahead are counted, too."""
+        if not self._vault.meter.covers(self.requests + 1):
+            ahead = 1024 if self._options.budget.max_requests is None else max(8, 2 * self.governor.limit)
+            await self._vault.meter.allow(self.requests + ahead)
+
     def _send(self, batch: Batch, now: float) -> None:
         self._lease.check()
         refusal = self._options.budget.refusal(
             rows=0,
-            requests=self._lease.requests_before + self.requests + 1,
+            requests=self._vault.meter.before + self.requests + 1,
             tokens=self._tokens_before + self.tokens + batch.tokens,
         )
         if refusal is not None:
             raise BudgetError(f"{refusal}; the run stops here, and what was answered is kept")
         permit = self.governor.sent(now, batch.tokens)
         self.requests += 1
-        self._lease.requests += 1
         self.tokens += batch.tokens
         asking = asyncio.create_task(self._ask(batch, permit))
         self._asking.add(asking)
@@ -186,8 +192,9 @@ class Sender:
 
     def _asked(self, asking: asyncio.Task[None]) -> None:
         self._asking.discard(asking)
-        if not asking.cancelled() and self._broken is None:
-            self._broken = asking.exception()
+        if not asking.cancelled():
+            broken = asking.exception()
+            self._broken = self._broken or broken
         self._wake.set()
 
     async def _nap(self, seconds: float) -> None:

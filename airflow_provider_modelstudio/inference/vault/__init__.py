@@ -2,9 +2,11 @@
 
 Layout below the state folder, which lies beside the dataset and never in it::
 
-    <cache_key>/epoch/00000003                   who holds attempt 3; created once
+    epoch/00000003                               who holds attempt 3 at this destination; created once
+    lease/00000003                               until when it may spend
     <cache_key>/journal/e00000003-00000017.seg   answers, in the order they came; created once
     <cache_key>/runs/<run_key>/plan.json         pinned inputs; created once
+    <cache_key>/runs/<run_key>/requests/00000003 how many requests attempt 3 may have sent
     <cache_key>/runs/<run_key>/parts/…           output files, named by their content; created once
     <cache_key>/runs/<run_key>/keys/…            content key of each row of a part; created once
     <cache_key>/runs/<run_key>/quarantine/…      rows kept out of the dataset, named by content; created once
@@ -30,6 +32,7 @@ from airflow_provider_modelstudio.inference.storage import ObjectExistsError, Ob
 
 from .journal import Journal
 from .lease import Lease
+from .meter import RequestMeter
 from .publication import Publication
 from .records import Counts, Manifest, Quarantined, Seal, restored
 
@@ -62,6 +65,7 @@ class Vault:
         self._cache = plan.cache_key
         self._run = f"{plan.cache_key}/runs/{plan.run_key}"
         self.journal = Journal(storage, plan.cache_key, plan.run_key)
+        self.meter = RequestMeter(storage, f"{self._run}/requests")
         self.publication = Publication(storage)
 
     # ------------------------------------------------------------------ commit
@@ -93,9 +97,9 @@ class Vault:
                 f"the plan on record in {self.storage.locate(self._run)} is another one; remove that folder"
             ) from error
 
-    def lease(self, clock: Callable[[], float], ttl: float) -> Lease:
-        """The right to spend on this cache key."""
-        return Lease(self.storage, self._cache, self.plan.run_key, clock=clock, ttl=ttl)
+    def lease(self, owner: str, clock: Callable[[], float], ttl: float) -> Lease:
+        """The right to spend at this destination."""
+        return Lease(self.storage, owner, clock=clock, ttl=ttl)
 
     async def commit(self, seals: Sequence[Seal], *, owner: str, removed: int) -> Manifest:
         """Make the run's dataset a fact. If another attempt was first, its dataset is the fact."""
@@ -256,7 +260,7 @@ class Vault:
                     continue
             # What names the parts goes first: nobody may find a name without its part.
             await self.storage.delete(f"{folder}/manifest.json")
-            for below in ("seals", "keys", "parts", "quarantine"):
+            for below in ("seals", "keys", "parts", "quarantine", "requests"):
                 for key in await self.storage.list_keys(f"{folder}/{below}"):
                     await self.storage.delete(key)
             await self.storage.delete(f"{folder}/plan.json")
