@@ -85,8 +85,8 @@ class InferenceOperator(BaseOperator):
     :param model: the endpoint's model as the catalog names it, for its price and its rows per request; ``None`` takes
         the name from the endpoint where it tells. (templated)
     :param max_rows: refuse to start when more rows would be asked for. (templated)
-    :param max_requests: stop at so many requests, over all tries; a try that is killed forgets those of its last ten
-        seconds. (templated)
+    :param max_requests: stop at so many requests, over all tries; a try that is killed counts those it was about to
+        send. (templated)
     :param max_cost: refuse to start when the estimate is higher, and stop when it is reached, over all tries; in the
         currency of the price. (templated)
     :param dry_run: ask nothing; return how many rows, requests and tokens a run would need, and what they would cost.

@@ -91,7 +91,7 @@ def test_links_in_the_state_folder_lead_nowhere(bench, attack, hanging):
 def test_no_byte_of_a_segment_can_change(tmp_path):
     """Each byte of a segment, flipped, is found, and so are ten thousand other damages; nothing is executed or crashes."""
     columns = pa.RecordBatch.from_pydict({"embedding": pa.array([[0.5] * 8] * 10, pa.list_(pa.float32(), 8))})
-    record = Record([bytes([i]) * 16 for i in range(10)], columns, [None] * 10, frozenset({0}))
+    record = Record([bytes([i]) * 16 for i in range(10)], range(10), columns, [None] * 10, frozenset({0}))
     sound = b"".join(encode_segment([record], "run"))
     assert decode_segment(sound) is not None
     for at in range(len(sound)):

@@ -166,8 +166,7 @@ class SimulatedStorage:
             self.world.violations.append("a committed manifest was changed")
         self.world.store.objects[key] = (content, now)
         if "/journal/" in key:
-            _, batch = decode_segment(content)
-            for text_key in batch.column(0).to_pylist():
+            for text_key in decode_segment(content).keys.to_pylist():
                 text = self.world.by_key[text_key.hex()]
                 self.world.store.durable.setdefault(text, now)
                 for one in self.world.tries:

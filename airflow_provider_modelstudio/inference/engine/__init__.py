@@ -125,6 +125,7 @@ async def _look(plan: Plan, source: Source, task: InferenceTask, vault: Vault, o
         share=share,
         previous=known.previous,
         journal=known.journal,
+        built=known.built,
     )
     return _Look(known, seals, left, found)
 
@@ -156,6 +157,8 @@ class _Run:
         self.sender: Sender | None = None
         """``None`` as long as there is nothing to ask."""
         self._to_ask = 0
+        self._foreign: dict[str, str] = {}
+        """Segments of other runs in the journal, and whose they are."""
         self._rows_before = 0
 
     async def complete(self, inference_id: str, transport: Transport, stop: StopSignal) -> Manifest:
@@ -175,7 +178,7 @@ class _Run:
             lease.check()  # who has been replaced shows nothing
             await self._vault.tidy_quarantine(manifest)
             await self._vault.publication.show(manifest, self._vault.manifest_key)
-            await self._vault.forget_other_runs()
+            await self._vault.forget_other_runs(self._foreign)
         finally:
             for job in keeping:
                 job.cancel()
@@ -191,6 +194,7 @@ class _Run:
         task, vault, options = self._task, self._vault, self._options
         look = await _look(self._plan, self._source, task, vault, options, self._folder)
         known, seals, left, found = look
+        self._foreign = known.foreign
         for key in known.damaged:
             log.warning("%s is damaged; its rows are asked again", vault.storage.locate(key))
         shelf = Shelf(found.shared, self._folder)
@@ -233,7 +237,7 @@ class _Run:
         manifest = await vault.commit(
             [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed
         )
-        await vault.journal.drop(segments)
+        await vault.journal.drop([segment for segment in segments if segment not in known.foreign])
         await lease.forget_earlier()
         return manifest
 

@@ -14,8 +14,6 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from airflow_provider_modelstudio.inference.decide import Mark, Split, Stop, Wait, decide, scrub
 from airflow_provider_modelstudio.inference.errors import (
     AnswerError,
@@ -136,7 +134,7 @@ class Sender:
     async def run(self) -> None:
         """Send until everything that was fed is settled."""
         while True:
-            await self._write_down()
+            await self._count_ahead()
             now = self._loop.time()
             self._wake.clear()
             if self._broken is not None:
@@ -168,7 +166,7 @@ class Sender:
                 self._ready.popleft()
             self._send(batch, now)
 
-    async def _write_down(self) -> None:
+    async def _count_ahead(self) -> None:
         """See to it that the next request is counted before it is sent: if we are killed, those ahead are counted, too."""
         if not self._vault.meter.covers(self.requests + 1):
             ahead = 1024 if self._options.budget.max_requests is None else max(8, 2 * self.governor.limit)
@@ -261,7 +259,7 @@ class Sender:
 
     async def _write_down(self, batch: Batch, decoded: Decoded, keys: list[bytes]) -> None:
         errors = [decoded.refused.get(i) for i in range(len(keys))]
-        await self._vault.journal.append(Record(keys, decoded.columns, errors, batch.parts))
+        await self._vault.journal.append(Record(keys, batch.rows, decoded.columns, errors, batch.parts))
 
     async def _settle(self, batch: Batch, permit: Permit, error: RequestError | AnswerError) -> None:
         """Do what was decided about a failed request."""
@@ -329,11 +327,7 @@ class Sender:
         if batch.unfit is not None:  # there is an answer, such as it is
             await self._keep(batch, batch.unfit)
             return
-        rows = len(batch.questions)
-        schema = self._windows.answer_schema
-        if schema is not None:  # else it could not lie beside answers, whose form nobody knows yet
-            nothing = pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
-            keys = [question.key for question in batch.questions]
-            await self._vault.journal.append(Record(keys, nothing, [reason] * rows, batch.parts))
+        keys = [question.key for question in batch.questions]
+        await self._vault.journal.append(Record(keys, batch.rows, None, [reason] * len(keys), batch.parts))
         for asked in batch.asked:
             self._windows.refuse(asked, reason)

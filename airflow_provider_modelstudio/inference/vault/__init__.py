@@ -37,7 +37,7 @@ from .publication import Publication
 from .records import Counts, Manifest, Quarantined, Seal, restored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_modelstudio.inference.plan import Part, Plan
     from airflow_provider_modelstudio.inference.storage import Storage
@@ -242,11 +242,14 @@ class Vault:
         """Run keys of other runs whose answers may be shared."""
         return [run for run in await self.runs() if run != self.plan.run_key]
 
-    async def forget_other_runs(self) -> None:
+    async def forget_other_runs(self, segments: Mapping[str, str]) -> None:
         """Remove runs that this one, committed and shown, has replaced.
 
         Runs that did not finish keep their paid answers for a week, by the clock of the store.
+
+        :param segments: those in the journal that other runs paid for, and which.
         """
+        kept = set()
         now = await self.storage.modified(self.manifest_key)
         for run in await self.other_runs():
             folder = f"{self._cache}/runs/{run}"
@@ -257,6 +260,7 @@ class Vault:
                 except ObjectMissingError:
                     age = KEEP_UNFINISHED_SECONDS
                 if age < KEEP_UNFINISHED_SECONDS:
+                    kept.add(run)
                     continue
             # What names the parts goes first: nobody may find a name without its part.
             await self.storage.delete(f"{folder}/manifest.json")
@@ -264,6 +268,7 @@ class Vault:
                 for key in await self.storage.list_keys(f"{folder}/{below}"):
                     await self.storage.delete(key)
             await self.storage.delete(f"{folder}/plan.json")
+        await self.journal.drop([segment for segment, run in segments.items() if run not in kept])
 
 
 def _objects(seal: Seal) -> set[str]:
