@@ -207,8 +207,9 @@ class SimulatedStorage:
             self.world.spender = self.me
         return await self._do(names)
 
-    async def delete(self, key):
-        await self._do(lambda: self.world.store.objects.pop(key, None))
+    async def delete(self, *keys):
+        for key in keys:
+            await self._do(lambda key=key: self.world.store.objects.pop(key, None))
 
     async def modified(self, key):
         return await self._do(lambda: self._get(key)[1])

@@ -7,6 +7,7 @@ A call whose answer was lost may have been done or not: it is asked again, and w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import uuid
@@ -122,12 +123,11 @@ class ObjectStorage:
         folder = self._path(prefix)
         return [f"{prefix}/{name}" for name in sorted(await self._names(folder))]
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, *keys: str) -> None:
         """See :class:`~.Storage`."""
-        try:
-            await self._ask(key, self._fs.rm_file, self._path(key))
-        except ObjectMissingError:
-            return
+        for key in keys:
+            with contextlib.suppress(ObjectMissingError):
+                await self._ask(key, self._fs.rm_file, self._path(key))
 
     async def modified(self, key: str) -> float:
         """See :class:`~.Storage`."""

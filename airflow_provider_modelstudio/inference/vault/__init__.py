@@ -208,8 +208,8 @@ class Vault:
             await self.storage.create(key, json.dumps(seal.as_dict()).encode())
         except ObjectExistsError:  # another attempt finished this part first: its part is the part
             first = restored(self.storage.locate(key), await self.storage.read(key), Seal.from_dict)
-            for stray in sorted(_objects(seal) - _objects(first)):
-                await self.storage.delete(stray)  # who lists the quarantine must not find a row twice
+            strays = _objects(seal) - _objects(first)  # who lists the quarantine must not find a row twice
+            await self.storage.delete(*strays)
             return first
         return seal
 
@@ -221,9 +221,8 @@ class Vault:
     async def tidy_quarantine(self, manifest: Manifest) -> None:
         """Leave in the quarantine what the commit names: who lists it must not find a row twice."""
         named = {seal.quarantine.key for seal in manifest.parts if seal.quarantine is not None}
-        for key in await self.storage.list_keys(self.quarantine_key):
-            if key not in named:
-                await self.storage.delete(key)
+        found = await self.storage.list_keys(self.quarantine_key)
+        await self.storage.delete(*(key for key in found if key not in named))
 
     async def seals(self, run_key: str | None = None) -> dict[int, Seal]:
         """Finished parts of this run, or of another run with the same cache key."""
@@ -265,8 +264,7 @@ class Vault:
             # What names the parts goes first: nobody may find a name without its part.
             await self.storage.delete(f"{folder}/manifest.json")
             for below in ("seals", "keys", "parts", "quarantine", "requests"):
-                for key in await self.storage.list_keys(f"{folder}/{below}"):
-                    await self.storage.delete(key)
+                await self.storage.delete(*await self.storage.list_keys(f"{folder}/{below}"))
             await self.storage.delete(f"{folder}/plan.json")
         await self.journal.drop([segment for segment, run in segments.items() if run not in kept])
 

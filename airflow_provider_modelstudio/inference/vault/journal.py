@@ -170,11 +170,12 @@ class Journal:
 
     async def drop_part(self, part: int) -> None:
         """Forget segments of which every answer is in a sealed part, now that ``part`` is one."""
-        for key, parts in list(self._waiting_for.items()):
+        for parts in self._waiting_for.values():
             parts.discard(part)
-            if not parts:
-                del self._waiting_for[key]
-                await self._storage.delete(key)
+        done = [key for key, parts in self._waiting_for.items() if not parts]
+        for key in done:
+            del self._waiting_for[key]
+        await self._storage.delete(*done)
 
     async def segments(self) -> list[str]:
         """Keys of all segments, oldest first."""
@@ -182,5 +183,4 @@ class Journal:
 
     async def drop(self, segments: Sequence[str]) -> None:
         """Forget segments whose answers are in a committed dataset."""
-        for key in segments:
-            await self._storage.delete(key)
+        await self._storage.delete(*segments)
