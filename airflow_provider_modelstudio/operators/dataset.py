@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from dataclasses import asdict, fields, replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
@@ -27,6 +28,7 @@ from airflow_provider_modelstudio.inference.engine import (
 )
 from airflow_provider_modelstudio.inference.errors import (
     ConfigurationError,
+    EndpointError,
     OutageError,
     PermanentError,
     RequestError,
@@ -227,7 +229,16 @@ class InferenceOperator(BaseOperator):
                 "(or property of response_schema), or leave that column out"
             )
         source = self.arrange(source, task)
-        return run_apart(self._ask(context, hook, source, storage, task, options, stop), stop)
+        connection = hook.fields
+        looks: list[dict[str, Any]] = []
+        try:
+            return run_apart(self._ask(context, hook, source, storage, task, options, stop, looks), stop)
+        except EndpointError as error:
+            hook = ModelStudioHook(self.modelstudio_conn_id)
+            if not looks or not _may_have_passed(error, rotated=hook.fields != connection):
+                raise
+            self.log.warning("%s; the connection and the endpoint are looked at once more", error)
+        return run_apart(self._ask(context, hook, source, storage, task, options, stop, looks), stop)
 
     async def _ask(
         self,
@@ -238,10 +249,18 @@ class InferenceOperator(BaseOperator):
         task: InferenceTask,
         options: Options,
         stop: StopSignal,
+        looks: list[dict[str, Any]],
     ) -> Summary | Estimate:
+        """Ask what is not known, of the endpoint as it was at the first of the ``looks``."""
         transport = hook.transport(options.limits.max_concurrency)
         try:
             facts = await self._look(transport, task)
+            looks.append(_identity(facts))
+            if looks[-1] != looks[0]:
+                raise EndpointError(
+                    f"the inference endpoint {self.inference_id!r} was made anew with other settings while the task was "
+                    "running; run it again to ask everything of the new one"
+                )
             output: dict[str, Any] = {
                 "columns": task.output_columns,
                 "schema": str(source.schema),
@@ -253,7 +272,7 @@ class InferenceOperator(BaseOperator):
             again = options.owner if not options.reuse or flag("errors_only", self.errors_only) else None
             plan = make_plan(
                 source.files,
-                endpoint=_identity(facts),
+                endpoint=looks[0],
                 settings=task.settings(),
                 output=output,
                 again=again,
@@ -399,6 +418,19 @@ def _fence(context: Context, run_key: str) -> None:
         if "404" in str(error) or "not_found" in str(error).lower():
             raise SupersededError("Airflow has given up on this try; the next one commits") from error
         log.warning("Airflow could not be asked whether this try still counts (%s)", type(error).__name__)
+
+
+def _may_have_passed(error: EndpointError, *, rotated: bool) -> bool:
+    """Whether a second look can tell more: a key that was refused and is another one now, an endpoint that was not there.
+
+    The second look is free, and stops when the endpoint is gone or refuses again.
+    """
+    refusal = error.__cause__
+    if not isinstance(refusal, RequestError) or refusal.upstream_status is not None:
+        return False
+    return refusal.status == HTTPStatus.NOT_FOUND or (
+        rotated and refusal.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+    )
 
 
 def _tariff(region: str) -> str:

@@ -15,6 +15,7 @@ from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.vault import Vault
+from tests.inference import stores
 from tests.inference.fakes import Hashes, Scripted, vector
 from tests.inference.virtual_time import run_in_virtual_time
 
@@ -103,17 +104,20 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def s3():
-    """A real S3 API on loopback."""
-    moto = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    server = moto.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    filesystem = s3fs.S3FileSystem(
-        key="test", secret="test", endpoint_url=f"http://{host}:{port}", client_kwargs={"region_name": "us-east-1"}
-    )
-    filesystem.call_s3("create_bucket", Bucket="bucket")
-    yield filesystem
-    server.stop()
+def _store(scheme):
+    """A fixture for one kind of store, started once."""
+
+    def store():
+        with stores.start(scheme) as running:
+            yield running
+
+    return pytest.fixture(scope="session", name=f"{scheme}_store")(store)
+
+
+s3_store, gs_store, abfs_store = map(_store, stores.SCHEMES)
+
+
+@pytest.fixture
+def s3(s3_store):
+    """A file system over a real S3 API on loopback."""
+    return s3_store.filesystem

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -133,7 +134,9 @@ class ObjectStorage:
         """See :class:`~.Storage`."""
         info = await self._info(key)
         stamp = next(info[name] for name in ("LastModified", "last_modified", "updated", "mtime") if name in info)
-        return float(stamp.timestamp() if hasattr(stamp, "timestamp") else stamp)
+        if isinstance(stamp, str):  # of GCS
+            stamp = datetime.fromisoformat(stamp)
+        return float(stamp.timestamp() if isinstance(stamp, datetime) else stamp)
 
     async def published(self) -> dict[str, int] | None:
         """See :class:`~.Storage`."""
