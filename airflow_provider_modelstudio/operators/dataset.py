@@ -415,9 +415,17 @@ def _fence(context: Context, run_key: str) -> None:
     try:
         store.set("commit", run_key)
     except Exception as error:
-        if "404" in str(error) or "not_found" in str(error).lower():
+        if _status(error) in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE}:
             raise SupersededError("Airflow has given up on this try; the next one commits") from error
         log.warning("Airflow could not be asked whether this try still counts (%s)", type(error).__name__)
+
+
+def _status(error: Exception) -> int | None:
+    """What Airflow's API server said, as a task process hears it, or as a Dag that is tested in one process does."""
+    detail = getattr(getattr(error, "error", None), "detail", None) or {}
+    response = getattr(error, "response", None)
+    status: int | None = detail.get("status_code") if response is None else response.status_code
+    return status
 
 
 def _may_have_passed(error: EndpointError, *, rotated: bool) -> bool:
