@@ -174,10 +174,10 @@ class LocalStorage:
         self._make_folder(path.parent)
         with _explained(path), contextlib.suppress(FileExistsError):
             try:
-                os.link(self._path(source), path, follow_symlinks=False)
+                self._disk.link(self._path(source), path)
             except FileNotFoundError as error:
                 raise ObjectMissingError(f"{self._path(source)} is missing") from error
-        _sync_folder(path.parent)
+        self._sync(path.parent)
 
     def _replace(self, key: str, content: bytes) -> None:
         path = self._path(key)

@@ -43,7 +43,7 @@ class Posix:
 
     def link(self, path: Path, name: Path) -> None:
         """Give a file another name; ``FileExistsError`` when that is taken."""
-        os.link(path, name)
+        os.link(path, name, follow_symlinks=False)
 
     def unlink(self, path: Path) -> None:
         """Take a name away."""

@@ -95,7 +95,9 @@ class Known:
         :param reuse: answers of earlier runs count.
         """
         sealed = await self._vault.seals()
-        others = {run: (await self._vault.seals(run)).values() for run in await self._vault.other_runs()} if reuse else {}
+        others = (
+            {run: (await self._vault.seals(run)).values() for run in await self._vault.other_runs()} if reuse else {}
+        )
         theirs = {seal.sha256 for seals in others.values() for seal in seals}
         with self.keys_path.open("wb") as file, self.sealed_path.open("wb") as own:
             for seal in sorted(sealed.values(), key=lambda seal: seal.sha256 in theirs):
@@ -103,7 +105,7 @@ class Known:
                     await self._part(self._vault, seal, same_run=True) if share else await self._keys(self._vault, seal)
                 )
                 own.write(keys)
-                self.built += 0 if seal.sha256 in theirs else seal.rows
+                self.built += 0 if seal.sha256 in theirs else len(keys) // KEY.itemsize
                 if share:
                     file.write(keys)
             first = self.rows
