@@ -56,6 +56,7 @@ class Try:
 
     number: int
     owner: str = "run"
+    epoch: int = 0
     dead: bool = False
     frozen_until: float = 0.0
     in_flight: Counter = field(default_factory=Counter)
@@ -162,6 +163,8 @@ class SimulatedStorage:
 
     def _put(self, key, content):
         now = asyncio.get_running_loop().time()
+        if key.startswith("epoch/"):
+            self.me.epoch = int(key.rpartition("/")[2])
         if key.endswith("/manifest.json") and self.world.store.objects.get(key, (content,))[0] != content:
             self.world.violations.append("a committed manifest was changed")
         self.world.store.objects[key] = (content, now)
@@ -204,7 +207,11 @@ class SimulatedStorage:
 
         if prefix.endswith("/journal") and not self.me.replayed_at:
             self.me.replayed_at = asyncio.get_running_loop().time()
-            self.world.spender = self.me
+            spender = self.world.spender
+            if (
+                spender is None or spender.epoch < self.me.epoch
+            ):  # one that was frozen since its claim reads, and sends nothing
+                self.world.spender = self.me
         return await self._do(names)
 
     async def delete(self, *keys):
