@@ -144,11 +144,8 @@ def survey(
     for bucket in range(number):
         before, here, finished = known.take(bucket), own.take(bucket), sealed.take(bucket)
         rows = here["at"] + numbers[np.searchsorted(starts, here["at"], side="right") - 1] if at else here["at"]
-        if share:
-            origins = _match_shared(before["key"], -2 - before["at"], here["key"], rows)
-        else:
-            free = before[_free(before, finished[finished["at"] < built], journal)]
-            origins = _match_single(free["key"], -2 - free["at"], here["key"], rows)
+        free = before if share else before[_free(before, finished[finished["at"] < built], journal)]
+        origins = (_match_shared if share else _match_single)(free["key"], -2 - free["at"], here["key"], rows)
         first = origins == rows
         asked += int(first.sum())
         token_sum += int(here["tokens"][first].sum())
