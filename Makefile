@@ -103,3 +103,16 @@ SEED ?=
 .PHONY: chaos
 chaos: $(VENV)/dev.stamp  ## kill the operator in a real Airflow, check every row and the bill: about 10 minutes
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# Emulators of object stores; Azure's needs Node.
+.PHONY: stores
+stores: $(VENV)/dev.stamp  ## run the storage contract on every store that can be emulated: about 1 minute
+	$(call install,--group stores)
+	@if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix $(VENV)/stores azurite@3; \
+		else echo 'Without npm: abfs:// is left out'; fi
+	GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false $(BIN)/python -m pytest -n0 -rs tests/inference/test_storage.py
+
+# Each protection, switched off in a copy: a test must fail.
+.PHONY: mutants
+mutants: $(VENV)/dev.stamp  ## switch off each protection and see a test fail: about an hour
+	$(BIN)/python tests/mutants.py

@@ -2,7 +2,7 @@
 
     python tests/mutants.py [NAME …]
 
-Each mutant is one change of one file, and the tests that have to notice it.
+They stand in ``tests/protections.py``: each mutant is one change of one file, and the tests that have to notice it.
 Works on a copy; prints a line for each mutant, and fails if one survives.
 """
 
@@ -13,166 +13,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = "airflow_provider_modelstudio/inference"
-HISTORIES = "tests/simulation/test_histories.py"
-ENGINE = "tests/inference/test_engine.py"
-STORAGE = "tests/inference/test_storage.py"
-UNFIT = "tests/inference/test_unfit.py"
-FLAT = "tests/inference/test_flat.py"
-GROUPS = "tests/inference/test_groups.py"
+sys.path.insert(0, str(ROOT))
 
-
-@dataclass(frozen=True)
-class Mutant:
-    """A protection that is switched off."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
-
-MUTANTS = (
-    Mutant(
-        "the permit is given back before the answer is durable",
-        f"{PACKAGE}/engine/sender.py",
-        "                    await self._keep(batch, decoded)\n",
-        "                    self.governor.released(self._loop.time(), permit)\n"
-        "                    await self._keep(batch, decoded)\n",
-        (HISTORIES,),
-    ),
-    Mutant(
-        "an attempt does not wait for earlier ones",
-        f"{PACKAGE}/vault/lease.py",
-        "for epoch in await self._epochs() if epoch < self.epoch}",
-        "for epoch in []}",
-        (HISTORIES,),
-    ),
-    Mutant(
-        "the lease is not checked before sending",
-        f"{PACKAGE}/engine/sender.py",
-        "        self._lease.check()\n",
-        "",
-        (HISTORIES,),
-    ),
-    Mutant(
-        "the own bytes are not recognised after a lost answer",
-        "tests/simulation/world.py",
-        "            if await self.read(key) != content:\n                raise",
-        "            raise",
-        (HISTORIES,),
-    ),
-    Mutant(
-        "parts are not named by their content",
-        f"{PACKAGE}/vault/__init__.py",
-        '''f"part-{part.index:05d}-{sha256[:16]}.parquet"''',
-        '''f"part-{part.index:05d}.parquet"''',
-        (HISTORIES, ENGINE),
-    ),
-    Mutant(
-        "a part is sealed before it is stored",
-        f"{PACKAGE}/vault/__init__.py",
-        "        await self.storage.create_from(key, path)\n",
-        "        asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(self.storage.create_from(key, path)))\n",
-        (HISTORIES,),
-    ),
-    Mutant(
-        "the journal is not read",
-        f"{PACKAGE}/survey/recall.py",
-        "            for key in await self._vault.journal.segments():",
-        "            for key in []:",
-        (HISTORIES, ENGINE),
-    ),
-    Mutant(
-        "a damaged segment is believed",
-        f"{PACKAGE}/vault/journal.py",
-        "zlib.crc32(body) != checksum",
-        "False",
-        (ENGINE,),
-    ),
-    Mutant(
-        "answers of another form are mixed in",
-        f"{PACKAGE}/engine/windows.py",
-        "        elif not columns.schema.equals(self.answer_schema):",
-        "        elif False:",
-        (ENGINE,),
-    ),
-    Mutant(
-        "files of somebody else are overwritten",
-        f"{PACKAGE}/vault/publication.py",
-        "        if strangers:",
-        "        if False:",
-        (ENGINE,),
-    ),
-    Mutant(
-        "equal rows are asked each",
-        f"{PACKAGE}/survey/__init__.py",
-        "match = _match_shared if share else _match_single",
-        "match = _match_single",
-        (ENGINE,),
-    ),
-    Mutant(
-        "a part of a changed file is taken over",
-        f"{PACKAGE}/plan.py",
-        "pieces.append((file.path, file.size, file.stamp, ",
-        "pieces.append((file.path, file.size, ",
-        ("tests/inference/test_adoption.py",),
-    ),
-    Mutant(
-        "a part with failed rows is taken over",
-        f"{PACKAGE}/vault/__init__.py",
-        "if seal.digest and not seal.counts.failed",
-        "if seal.digest",
-        ("tests/inference/test_adoption.py",),
-    ),
-    Mutant(
-        "two creators of one object both win",
-        f"{PACKAGE}/storage/local.py",
-        "            os.link(temporary, path)\n        except",
-        "            os.replace(temporary, path)\n            temporary.touch()\n        except",
-        (STORAGE,),
-    ),
-    Mutant(
-        "a first answer that does not fit is not made durable",
-        f"{PACKAGE}/engine/sender.py",
-        "        await self._write_down(batch, decoded, [once_key(question.key) for question in batch.questions])\n",
-        "",
-        (UNFIT,),
-    ),
-    Mutant(
-        "an answer with a reason is an answer",
-        f"{PACKAGE}/engine/window.py",
-        "        self.keys[position] = (0, 0)\n",
-        "",
-        (UNFIT,),
-    ),
-    Mutant(
-        "a request that only means something as a whole is cut",
-        f"{PACKAGE}/engine/sender.py",
-        "rows = 1 if self._task.limits.whole else len(batch.questions)",
-        "rows = len(batch.questions)",
-        (FLAT,),
-    ),
-    Mutant(
-        "a window ends in the middle of a query",
-        f"{PACKAGE}/dataset/groups.py",
-        "            if first + cut not in ends:",
-        "            if False:",
-        (FLAT, GROUPS),
-    ),
-    Mutant(
-        "keys may leave the state folder",
-        f"{PACKAGE}/storage/local.py",
-        '        if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):',
-        "        if False:",
-        (STORAGE,),
-    ),
-)
+from tests.protections import MUTANTS, Mutant  # noqa: E402  # this is a program, and its folder is not the project's
 
 
 def survives(mutant: Mutant, folder: Path) -> bool:

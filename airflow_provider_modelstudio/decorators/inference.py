@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_modelstudio.decorators.rows import lend, make_table
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
 from airflow_provider_modelstudio.operators.inference import CompletionOperator, EmbedOperator
+from airflow_provider_modelstudio.operators.rendered import choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,7 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
         return results[0] if isinstance(returned, str) and isinstance(results, list) else results
 
     def _ask_all(self, context: Context, prompts: Sequence[str]) -> Any:
+        choice("on_row_error", self.on_row_error, ("null", "fail"))  # each prompt has its place in the list of answers
         if not prompts:
             return []
         table = pa.table({"prompt": pa.array(prompts, pa.string())})

@@ -27,6 +27,8 @@ class Summary:
     """Rows that ask the same as another row of this run."""
     failed: int
     """Rows with a reason instead of an answer."""
+    quarantined: int
+    """Those of them that are kept out of the dataset."""
     removed: int
     """Rows of the previous version that are not in this one."""
     requests: int
@@ -39,6 +41,8 @@ class Summary:
     destination: str
     manifest: str
     """Where the list of the dataset's files is."""
+    quarantine: str | None
+    """Where the rows in quarantine are; ``None`` when there are none."""
     files: int
     up_to_date: bool
     """Nothing was asked: everything was there already."""
@@ -47,8 +51,8 @@ class Summary:
 
     def __post_init__(self) -> None:
         booked = self.embedded + self.reused + self.deduplicated + self.failed
-        if booked != self.rows:
-            msg = f"the books do not balance: {self.rows} rows, {booked} booked"
+        if booked != self.rows or self.quarantined > self.failed:
+            msg = f"the books do not balance: {self.rows} rows, {booked} booked, {self.quarantined} in quarantine"
             raise ValueError(msg)
 
     def as_dict(self) -> dict[str, Any]:

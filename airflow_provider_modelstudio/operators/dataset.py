@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from dataclasses import asdict, fields, replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
@@ -27,6 +28,7 @@ from airflow_provider_modelstudio.inference.engine import (
 )
 from airflow_provider_modelstudio.inference.errors import (
     ConfigurationError,
+    EndpointError,
     OutageError,
     PermanentError,
     RequestError,
@@ -62,7 +64,7 @@ class InferenceOperator(BaseOperator):
     """Ask an inference endpoint for each row of a Parquet dataset, and write the rows with their answers.
 
     All input columns are kept, in input order.
-    A row without an answer keeps its place, with a reason in the error column.
+    A row without an answer keeps its place, with a reason in the error column, unless ``on_row_error`` says otherwise.
     A retry goes on from what was paid for; a run that is finished asks nothing.
 
     :param inference_id: the inference endpoint, as ``GET _inference`` lists it. (templated)
@@ -74,8 +76,8 @@ class InferenceOperator(BaseOperator):
     :param concurrency: most requests in flight; the service's own limits are found out. (templated)
     :param requests_per_minute: your quota, if you know it; ``None`` finds it out. (templated)
     :param tokens_per_minute: your quota, if you know it; ``None`` finds it out. (templated)
-    :param on_row_error: what a row that the service refuses does: ``"null"`` keeps it with a reason, ``"fail"`` fails
-        the task. (templated)
+    :param on_row_error: what a row without an answer does: ``"null"`` keeps it with a reason, ``"quarantine"`` keeps
+        it with its reason in a dataset of its own, ``"fail"`` fails the task when the service refuses it. (templated)
     :param max_error_rate: share of rows, 0 to 1, that may fail before the task does; ``None`` for no bound. (templated)
     :param if_exists: ``"update"`` asks only for rows that changed since the last run, ``"overwrite"`` asks for all,
         ``"error"`` refuses a destination that has data. (templated)
@@ -85,8 +87,8 @@ class InferenceOperator(BaseOperator):
     :param model: the endpoint's model as the catalog names it, for its price and its rows per request; ``None`` takes
         the name from the endpoint where it tells. (templated)
     :param max_rows: refuse to start when more rows would be asked for. (templated)
-    :param max_requests: stop at so many requests, over all tries; a try that is killed forgets those of its last ten
-        seconds. (templated)
+    :param max_requests: stop at so many requests, over all tries; a try that is killed counts those it was about to
+        send. (templated)
     :param max_cost: refuse to start when the estimate is higher, and stop when it is reached, over all tries; in the
         currency of the price. (templated)
     :param dry_run: ask nothing; return how many rows, requests and tokens a run would need, and what they would cost.
@@ -227,7 +229,16 @@ class InferenceOperator(BaseOperator):
                 "(or property of response_schema), or leave that column out"
             )
         source = self.arrange(source, task)
-        return run_apart(self._ask(context, hook, source, storage, task, options, stop), stop)
+        connection = hook.fields
+        looks: list[dict[str, Any]] = []
+        try:
+            return run_apart(self._ask(context, hook, source, storage, task, options, stop, looks), stop)
+        except EndpointError as error:
+            hook = ModelStudioHook(self.modelstudio_conn_id)
+            if not looks or not _may_have_passed(error, rotated=hook.fields != connection):
+                raise
+            self.log.warning("%s; the connection and the endpoint are looked at once more", error)
+        return run_apart(self._ask(context, hook, source, storage, task, options, stop, looks), stop)
 
     async def _ask(
         self,
@@ -238,10 +249,18 @@ class InferenceOperator(BaseOperator):
         task: InferenceTask,
         options: Options,
         stop: StopSignal,
+        looks: list[dict[str, Any]],
     ) -> Summary | Estimate:
+        """Ask what is not known, of the endpoint as it was at the first of the ``looks``."""
         transport = hook.transport(options.limits.max_concurrency)
         try:
             facts = await self._look(transport, task)
+            looks.append(_identity(facts))
+            if looks[-1] != looks[0]:
+                raise EndpointError(
+                    f"the inference endpoint {self.inference_id!r} was made anew with other settings while the task was "
+                    "running; run it again to ask everything of the new one"
+                )
             output: dict[str, Any] = {
                 "columns": task.output_columns,
                 "schema": str(source.schema),
@@ -253,7 +272,7 @@ class InferenceOperator(BaseOperator):
             again = options.owner if not options.reuse or flag("errors_only", self.errors_only) else None
             plan = make_plan(
                 source.files,
-                endpoint=_identity(facts),
+                endpoint=looks[0],
                 settings=task.settings(),
                 output=output,
                 again=again,
@@ -333,7 +352,7 @@ class InferenceOperator(BaseOperator):
                 requests_per_minute=number("requests_per_minute", self.requests_per_minute),
                 tokens_per_minute=number("tokens_per_minute", self.tokens_per_minute),
             ),
-            on_row_error=choice("on_row_error", self.on_row_error, ("null", "fail")),
+            on_row_error=choice("on_row_error", self.on_row_error, ("null", "fail", "quarantine")),
             max_error_rate=number("max_error_rate", self.max_error_rate, most=1.0),
             reuse=choice("if_exists", self.if_exists, ("update", "overwrite", "error")) != "overwrite",
             owner=f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}",
@@ -369,6 +388,8 @@ class InferenceOperator(BaseOperator):
             self._tell_work(summary)
         for reason, rows in summary.errors.items():
             self.log.warning("%s rows without an answer: %s", rows, reason)
+        if summary.quarantine is not None:
+            self.log.warning("%s rows are kept out of the dataset, in %s", summary.quarantined, summary.quarantine)
 
     def _tell_work(self, summary: Summary) -> None:
         self.log.info(
@@ -394,9 +415,30 @@ def _fence(context: Context, run_key: str) -> None:
     try:
         store.set("commit", run_key)
     except Exception as error:
-        if "404" in str(error) or "not_found" in str(error).lower():
+        if _status(error) in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE}:
             raise SupersededError("Airflow has given up on this try; the next one commits") from error
         log.warning("Airflow could not be asked whether this try still counts (%s)", type(error).__name__)
+
+
+def _status(error: Exception) -> int | None:
+    """What Airflow's API server said, as a task process hears it, or as a Dag that is tested in one process does."""
+    detail = getattr(getattr(error, "error", None), "detail", None) or {}
+    response = getattr(error, "response", None)
+    status: int | None = detail.get("status_code") if response is None else response.status_code
+    return status
+
+
+def _may_have_passed(error: EndpointError, *, rotated: bool) -> bool:
+    """Whether a second look can tell more: a key that was refused and is another one now, an endpoint that was not there.
+
+    The second look is free, and stops when the endpoint is gone or refuses again.
+    """
+    refusal = error.__cause__
+    if not isinstance(refusal, RequestError) or refusal.upstream_status is not None:
+        return False
+    return refusal.status == HTTPStatus.NOT_FOUND or (
+        rotated and refusal.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+    )
 
 
 def _tariff(region: str) -> str:

@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 from airflow_provider_modelstudio.inference.plan import InputFile, make_plan
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.storage.object_storage import ObjectStorage
-from airflow_provider_modelstudio.inference.vault import Vault
+from airflow_provider_modelstudio.inference.vault import LocalFile, Vault
 from airflow_provider_modelstudio.inference.vault.records import Counts
 
 
@@ -73,9 +73,8 @@ async def commit(vault, tmp_path, number):
     (part,) = vault.plan.parts
     seal = await vault.seal(
         part,
-        path=path,
-        sha256=hashlib.sha256(content).hexdigest(),
-        size=len(content),
+        LocalFile(path, 1, hashlib.sha256(content).hexdigest(), len(content)),
+        None,
         keys=bytes(16),
         columns=["x"],
         counts=Counts(embedded=1),

@@ -180,6 +180,8 @@ def test_prompt_that_is_refused(sandbox):
     answers = complete(["fine", "a forbidden prompt"], on_row_error="null")
     assert answers[0] is not None
     assert answers[1] is None
+    with pytest.raises(AirflowFailException, match="on_row_error must be one of"):
+        complete(["fine"], on_row_error="quarantine")
     with pytest.raises(AirflowFailException):
         complete("")
     assert complete("", on_empty="null") is None

@@ -183,12 +183,23 @@ FAULTS = (
     Fault(
         19,
         "a key that is refused, at once or later",
-        (STOPPING, REFUSALS + "test_a_rotated_key_needs_a_new_connection_and_nothing_else"),
+        (
+            STOPPING,
+            REFUSALS + "test_a_rotated_key_needs_a_new_connection_and_nothing_else",
+            REFUSALS + "test_a_key_that_is_rotated_while_the_task_runs_is_read_again",
+            REFUSALS + "test_a_key_that_is_refused_is_not_tried_again",
+        ),
     ),
     Fault(
         20,
         "a model or endpoint that is removed",
-        (STOPPING, REFUSALS + "test_an_endpoint_removed_between_two_tries_is_named"),
+        (
+            STOPPING,
+            REFUSALS + "test_an_endpoint_removed_between_two_tries_is_named",
+            REFUSALS + "test_an_endpoint_that_is_gone_for_a_moment_costs_nothing",
+            REFUSALS + "test_an_endpoint_removed_while_the_task_runs_is_looked_at_once",
+            REFUSALS + "test_an_endpoint_made_anew_with_another_model_is_not_asked_unasked",
+        ),
     ),
     Fault(
         21,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 
@@ -11,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.errors import ModelStudioError, OutageError
-from airflow_provider_modelstudio.operators.inference import RerankOperator
+from airflow_provider_modelstudio.operators.inference import EmbedOperator, RerankOperator
 from airflow_provider_modelstudio.sandbox.faults import (
     Distort,
     HtmlPage,
@@ -59,7 +60,7 @@ def test_what_somebody_must_mend_stops_the_task(bench, name):
     with pytest.raises(AirflowFailException, match=words):
         bench.run()
     assert not bench.destination.exists()
-    assert bench.server.requests <= 8
+    assert bench.server.requests <= 16
     first = bench.paid()
     bench.server.play([])
     bench.run()
@@ -87,6 +88,96 @@ def test_a_rotated_key_needs_a_new_connection_and_nothing_else(tmp_path, start, 
     bench.run()
     bench.check(TEXTS)
     assert sum(paid.count for paid in new.bill) == 20
+
+
+class Meddling(EmbedOperator):
+    """Does something to the world as the tenth request is made."""
+
+    def make_task(self):
+        task, requests, act = super().make_task(), itertools.count(1), self.act
+
+        class Task(type(task)):
+            def encode(self, questions):
+                if next(requests) == 10:
+                    act()
+                return super().encode(questions)
+
+        return Task(**{name: getattr(task, name) for name in task.__dataclass_fields__})
+
+
+def meddle(bench, act):
+    operator = bench.operator(EmbedOperator, batch_size=1)
+    operator.__class__ = Meddling
+    operator.act = act
+    return operator.execute(context_of())
+
+
+def test_a_key_that_is_rotated_while_the_task_runs_is_read_again(tmp_path, start, monkeypatch):
+    """The old key is refused, the connection has a new one by then: the same try goes on, and nothing is paid twice."""
+    old = start(user="elastic", password="old-password-1")
+    new = start(user="elastic", password="new-password-2")
+    bench = Bench(tmp_path, old, monkeypatch, login="elastic", password="old-password-1")
+    bench.write(TEXTS)
+
+    def rotate():
+        old.play([Rule(act=Refuse(error="401"))])
+        bench.connect(new.url, login="elastic", password="new-password-2")
+
+    summary = meddle(bench, rotate)
+    bench.check(TEXTS)
+    assert (summary["embedded"], summary["failed"]) == (40, 0)
+    both = [one for server in (old, new) for paid in server.bill for one in paid.inputs]
+    assert len(both) == len(set(both)) == 40
+
+
+def test_a_key_that_is_refused_is_not_tried_again(tmp_path, start, monkeypatch):
+    """The connection still says the same: no second look, no further request."""
+    server = start(user="elastic", password="old-password-1")
+    bench = Bench(tmp_path, server, monkeypatch, login="elastic", password="old-password-1")
+    bench.write(TEXTS)
+    with pytest.raises(AirflowFailException, match="Airflow connection"):
+        meddle(bench, lambda: server.play([Rule(act=Refuse(error="401"))]))
+    assert [call.operation for call in server.calls].count("get") == 1
+
+
+def test_an_endpoint_that_is_gone_for_a_moment_costs_nothing(bench):
+    """404 in the middle: the endpoint is looked at once, is there, and the same try goes on."""
+    bench.write(TEXTS)
+    bench.server.play([Rule(act=Refuse(error="404"), match=Match(nth=(3,)))])
+    bench.run()
+    bench.check(TEXTS)
+    assert set(bench.paid_for(TEXTS)) == {1}
+
+
+def test_an_endpoint_removed_while_the_task_runs_is_looked_at_once(bench):
+    """404 and a free look that finds nothing: the task stops, and keeps what was paid."""
+    bench.write(TEXTS)
+    hook = ModelStudioHook(bench.conn_id)
+    with pytest.raises(AirflowFailException, match="no such inference endpoint"):
+        meddle(bench, lambda: hook.delete_endpoint("bailian_embeddings", "text_embedding"))
+    hook.conn.close()
+    assert not bench.destination.exists()
+    assert len(bench.paid()) >= 2
+    assert list(bench.state.glob("*/journal/*.seg"))
+
+
+def test_an_endpoint_made_anew_with_another_model_is_not_asked_unasked(bench):
+    """Other settings under the same name: the task stops instead of paying for every row again."""
+    bench.write(TEXTS)
+    hook = ModelStudioHook(bench.conn_id)
+
+    def remake():
+        told = hook.get_endpoint("bailian_embeddings", "text_embedding")
+        hook.delete_endpoint("bailian_embeddings", "text_embedding")
+        settings = {**told["service_settings"], "model_id": "another-model"}
+        hook.create_endpoint(
+            "text_embedding", "bailian_embeddings", {"service": told["service"], "service_settings": settings}
+        )
+        bench.server.play([Rule(act=Refuse(error="404"), match=Match(first=1))])
+
+    with pytest.raises(AirflowFailException, match="made anew with other settings"):
+        meddle(bench, remake)
+    hook.conn.close()
 
 
 def test_an_endpoint_removed_between_two_tries_is_named(bench):

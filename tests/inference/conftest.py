@@ -15,6 +15,7 @@ from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.vault import Vault
+from tests.inference import stores
 from tests.inference.fakes import Hashes, Scripted, vector
 from tests.inference.virtual_time import run_in_virtual_time
 
@@ -28,13 +29,17 @@ class Place:
         self.source.mkdir()
         self.destination = folder / "out"
         self.state = folder / "_out.inference"
-        self.last = None
+        self.summary = None
 
     def write(self, texts, name="a.parquet", **columns):
         table = pa.table({"id": list(range(len(texts))), "text": pa.array(texts, pa.string()), **columns})
         pq.write_table(table, self.source / name, row_group_size=50)
 
-    def run(
+    def run(self, service=None, task=None, **options):
+        """One try; returns the summary and leaves the service's books in ``service``."""
+        return run_in_virtual_time(self.start(service, task, **options))
+
+    def start(
         self,
         service=None,
         task=None,
@@ -48,7 +53,7 @@ class Place:
         arrange=lambda source: source,
         **options,
     ):
-        """One try; returns the summary and leaves the service's books in ``service``."""
+        """The same, to be awaited together with others."""
         service = service if service is not None else Scripted()
         task = task if task is not None else Hashes()
         source = arrange(open_source(LocalFileSystem(), str(self.source)))
@@ -65,18 +70,16 @@ class Place:
         )
         self.reports = []
         settings = Options(limits=Limits(max_concurrency=8, patience=900.0), owner=owner, progress_seconds=0.02)
-        return run_in_virtual_time(
-            run(
-                plan,
-                source,
-                task,
-                inference_id="endpoint",
-                transport=service,
-                vault=Vault(storage, plan),
-                options=replace(settings, **options),
-                stop=stop or StopSignal(),
-                report=self.reports.append,
-            )
+        return run(
+            plan,
+            source,
+            task,
+            inference_id="endpoint",
+            transport=service,
+            vault=Vault(storage, plan),
+            options=replace(settings, **options),
+            stop=stop or StopSignal(),
+            report=self.reports.append,
         )
 
     def rows(self, path=None):
@@ -101,17 +104,20 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def s3():
-    """A real S3 API on loopback."""
-    moto = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    server = moto.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    filesystem = s3fs.S3FileSystem(
-        key="test", secret="test", endpoint_url=f"http://{host}:{port}", client_kwargs={"region_name": "us-east-1"}
-    )
-    filesystem.call_s3("create_bucket", Bucket="bucket")
-    yield filesystem
-    server.stop()
+def _store(scheme):
+    """A fixture for one kind of store, started once."""
+
+    def store():
+        with stores.start(scheme) as running:
+            yield running
+
+    return pytest.fixture(scope="session", name=f"{scheme}_store")(store)
+
+
+s3_store, gs_store, abfs_store = map(_store, stores.SCHEMES)
+
+
+@pytest.fixture
+def s3(s3_store):
+    """A file system over a real S3 API on loopback."""
+    return s3_store.filesystem

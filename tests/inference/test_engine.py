@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import os
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
@@ -450,3 +453,104 @@ def test_fail_on_row_error_holds_for_retries_and_for_unusable_answers(place):
 
     with pytest.raises(RowsRefusedError, match="not a number"):
         place.run(Scripted(broken), Hashes(setting="b"), on_row_error="fail")
+
+
+def dying_after(requests, *, refused=frozenset()):
+    """A service that answers so many requests, each answer another one, and then nobody any more."""
+    numbers = itertools.count(1)
+
+    def script(number, texts):
+        if number > requests:
+            return http(401, kind="security_exception")
+        if refused & set(texts):
+            return http(400, "data_inspection_failed", upstream=400)
+        return json.dumps([[float(next(numbers)), *vector(text)[1:]] for text in texts]).encode()
+
+    return Scripted(script)
+
+
+@pytest.mark.parametrize("requests", [4, 9, 13, 18])
+def test_equal_rows_that_are_asked_each_keep_their_own_answers(place, requests):
+    """Killed between parts, with answers of an earlier run at hand: each row is paid once, whatever the crashes."""
+    task = Hashes(equal_rows_share=False, limits=RequestLimits(rows=1))
+    place.write(["same"] * 6)
+    place.run(dying_after(1000), task, part_rows=5)
+    texts = ["same", "other"] * 12
+    place.write(texts)
+    billed = Counter()
+    for most in (requests, 3, 1000):
+        service = dying_after(most)
+        try:
+            place.run(service, task, part_rows=5)
+        except EndpointError:
+            billed += service.billed
+            continue
+        billed += service.billed
+        break
+    assert billed == {"same": 6, "other": 12}
+    assert [row["text"] for row in place.rows()] == texts
+
+
+@pytest.mark.parametrize("requests", [3, 6, 9, 12, 15])
+def test_no_answer_of_an_earlier_run_is_given_to_two_rows(place, requests):
+    """The earlier run's six answers, each another one, are in six different rows after any crash."""
+    task = Hashes(equal_rows_share=False, limits=RequestLimits(rows=1))
+    place.write(["same"] * 6)
+    place.run(dying_after(1000), task, part_rows=5)
+    earlier = [row["embedding"] for row in place.rows()]
+    place.write(["same", "other"] * 12)
+    with pytest.raises(EndpointError):
+        place.run(dying_after(requests), task, part_rows=5)
+    place.run(Scripted(), task, part_rows=5)
+    now = [row["embedding"] for row in place.rows()]
+    assert [now.count(answer) for answer in earlier if answer != vector("same")] == [1] * 6
+
+
+@pytest.mark.parametrize("requests", range(1, 24, 2))
+def test_a_refused_text_of_several_parts_is_asked_once(place, requests):
+    """Whenever the run dies, a text that was refused, and stands in each part, is not asked again by its retry."""
+    texts = [f"row {i}" if i % 10 else "refused" for i in range(100)]
+    place.write(texts)
+    task = Hashes(limits=RequestLimits(rows=5))
+    asked = Counter()
+
+    def counting(most):
+        script = dying_after(most, refused={"refused"}).script
+
+        def script_that_counts(number, them):
+            said = script(number, them)
+            asked.update(them if isinstance(said, Exception) and said.status == 400 and len(them) == 1 else ())
+            return None if isinstance(said, bytes) else said
+
+        return Scripted(script_that_counts)
+
+    for most in (requests, 2, 1000):
+        try:
+            place.run(counting(most), task, part_rows=20)
+        except EndpointError:
+            continue
+        break
+    assert asked == {"refused": 1}
+    place.check(texts, failed={"refused"})
+
+
+def test_a_run_that_is_committed_keeps_what_another_one_paid_for(place):
+    """Answers of a run that did not finish stay in the journal when another version is finished first."""
+    longer = [*TEXTS, *(f"later {i}" for i in range(60))]
+    place.write(longer)
+    first = Scripted(lambda number, texts: http(401, kind="security_exception") if number > 40 else None)
+    with pytest.raises(EndpointError):
+        place.run(first, part_rows=1000)
+    place.write([f"quite another {i}" for i in range(30)])
+    place.run(part_rows=1000)
+    assert list(place.state.glob("*/journal/*.seg"))
+    place.write(longer)
+    second = Scripted()
+    place.run(second, part_rows=1000)
+    place.check(longer)
+    assert (first.billed + second.billed) == dict.fromkeys(longer, 1)
+    for plan in place.state.glob("*/runs/*/plan.json"):  # eight days later
+        os.utime(plan, (plan.stat().st_mtime - 8 * 24 * 3600,) * 2)
+    place.write(TEXTS[:5])
+    place.run(part_rows=1000)
+    assert list(place.state.glob("*/journal/*.seg")) == []

@@ -11,15 +11,17 @@ from airflow_provider_modelstudio.inference.errors import DestinationError, Stor
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.storage.object_storage import ObjectStorage
+from tests.inference import stores
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", *stores.SCHEMES])
 def storage(request, tmp_path):
     if request.param == "local":
         return LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False)
-    prefix = f"bucket/{tmp_path.name}"
+    emulator = request.getfixturevalue(f"{request.param}_store")
+    prefix = f"{emulator.bucket}/{tmp_path.name}"
     return ObjectStorage(
-        request.getfixturevalue("s3"), "s3", f"{prefix}/_data.inference", f"{prefix}/data", single_file=False
+        emulator.filesystem, emulator.scheme, f"{prefix}/_data.inference", f"{prefix}/data", single_file=False
     )
 
 

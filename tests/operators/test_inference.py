@@ -17,6 +17,7 @@ from airflow_provider_modelstudio.operators.inference import (
     RerankOperator,
     SparseEmbedOperator,
 )
+from airflow_provider_modelstudio.sandbox.faults import Match, Refuse, Rule
 
 POEM = ["风急天高猿啸哀", "渚清沙白鸟飞回", "无边落木萧萧下", "不尽长江滚滚来"]
 
@@ -111,6 +112,28 @@ def test_overwrite_asks_everything_again_and_error_refuses(sandbox, run):
     changed = pa.table({"text": [*POEM, "more"]})
     with pytest.raises(AirflowFailException, match="if_exists"):
         run(EmbedOperator, changed, inference_id="bailian_embeddings", if_exists="error")
+
+
+def test_rows_without_an_answer_can_be_kept_apart(sandbox, run):
+    """on_row_error='quarantine' gives a dataset of good rows; errors_only brings those back that are answered now."""
+    sandbox.play([Rule(act=Refuse(error="data_inspection"), match=Match(contains="渚清沙白鸟飞回"))])
+    table = pa.table({"line": [1, 2, 3, 4, 5], "text": [*POEM, None]})
+    wanted = {"inference_id": "bailian_embeddings", "on_row_error": "quarantine"}
+    summary, rows = run(EmbedOperator, table, **wanted)
+    assert [row["line"] for row in rows] == [1, 3, 4]
+    assert (summary["rows"], summary["failed"], summary["quarantined"]) == (5, 2, 2)
+    apart = pq.read_table(summary["quarantine"]).to_pylist()
+    assert [(row["line"], row["text"]) for row in apart] == [(2, POEM[1]), (5, None)]
+    assert "content filter" in apart[0]["embedding_error"]
+    sandbox.play([])
+    before = sum(paid.count for paid in sandbox.bill)
+    summary, rows = run(EmbedOperator, None, errors_only=True, run_id="again", **wanted)
+    assert sum(paid.count for paid in sandbox.bill) == before + 1
+    assert [row["line"] for row in rows] == [1, 2, 3, 4]
+    assert [row["line"] for row in pq.read_table(summary["quarantine"]).to_pylist()] == [5]
+    summary, rows = run(EmbedOperator, None, inference_id="bailian_embeddings", run_id="null again")
+    assert [row["line"] for row in rows] == [1, 2, 3, 4, 5]
+    assert (summary["requests"], summary["quarantine"]) == (0, None)
 
 
 @pytest.mark.parametrize(

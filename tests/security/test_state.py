@@ -37,20 +37,22 @@ def test_state_is_for_its_owner_and_group(bench):
 ATTACKS = [
     ".",
     "{cache}",
-    "{cache}/epoch",
-    "{cache}/lease",
+    "epoch",
+    "lease",
     "{cache}/journal",
     "{cache}/runs",
     "{run}",
     "{run}/parts",
     "{run}/seals",
     "{run}/keys",
+    "{run}/requests",
+    "{run}/requests/00000001",
     ".tmp-parts",
     "{run}/plan.json",
     "{run}/manifest.json",
     "{run}/seals/00000.json",
-    "{cache}/epoch/00000001",
-    "{cache}/lease/00000001",
+    "epoch/00000001",
+    "lease/00000001",
     "{cache}/journal/e00000001-00000001.seg",
     "published.json",
 ]
@@ -64,7 +66,7 @@ def test_links_in_the_state_folder_lead_nowhere(bench, attack, hanging):
     bench.run()
     (run,) = bench.state.glob("*/runs/*")
     place = bench.state / attack.format(run=run.relative_to(bench.state), cache=run.parents[1].name)
-    is_file = place.suffix in {".json", ".seg"} or place.parent.name in {"epoch", "lease"}
+    is_file = place.suffix in {".json", ".seg"} or place.parent.name in {"epoch", "lease", "requests"}
     shutil.rmtree(bench.state)
     shutil.rmtree(bench.destination)
     victim = bench.folder / "victim"
@@ -89,7 +91,7 @@ def test_links_in_the_state_folder_lead_nowhere(bench, attack, hanging):
 def test_no_byte_of_a_segment_can_change(tmp_path):
     """Each byte of a segment, flipped, is found, and so are ten thousand other damages; nothing is executed or crashes."""
     columns = pa.RecordBatch.from_pydict({"embedding": pa.array([[0.5] * 8] * 10, pa.list_(pa.float32(), 8))})
-    record = Record([bytes([i]) * 16 for i in range(10)], columns, [None] * 10, frozenset({0}))
+    record = Record([bytes([i]) * 16 for i in range(10)], range(10), columns, [None] * 10, frozenset({0}))
     sound = b"".join(encode_segment([record], "run"))
     assert decode_segment(sound) is not None
     for at in range(len(sound)):
@@ -105,18 +107,19 @@ def test_no_byte_of_a_segment_can_change(tmp_path):
         assert bytes(damaged) == sound or decode_segment(bytes(damaged)) is None
 
 
+FOLDERS = ("epoch", "lease", "requests", "seals", "keys", "parts")
+
+
 def kinds(bench):
     """One file of each kind of state."""
     found = {}
     for path in files_of(bench):
-        kind = path.parent.name if path.parent.name in {"epoch", "lease", "seals", "keys", "parts"} else path.name
+        kind = path.parent.name if path.parent.name in FOLDERS else path.name
         found.setdefault(kind, path)
     return found
 
 
-@pytest.mark.parametrize(
-    "kind", ["epoch", "lease", "seals", "keys", "parts", "plan.json", "manifest.json", "published.json"]
-)
+@pytest.mark.parametrize("kind", [*FOLDERS, "plan.json", "manifest.json", "published.json"])
 @pytest.mark.parametrize("changed", [False, True])
 def test_no_changed_byte_of_state_becomes_a_wrong_row(bench, kind, changed):
     """A flipped bit anywhere in a state file: the next run is refused, or its rows are right, with a source changed or not."""

@@ -55,10 +55,14 @@ class Try:
     """One try of the run, as the operating system sees it."""
 
     number: int
+    owner: str = "run"
+    epoch: int = 0
     dead: bool = False
     frozen_until: float = 0.0
     in_flight: Counter = field(default_factory=Counter)
     """Texts that were billed to this try and are not durable yet."""
+    answered: set = field(default_factory=set)
+    """Texts of which this try has an answer."""
     replayed_at: float = 0.0
     outcome: object = None
 
@@ -73,6 +77,8 @@ class World:
         self.bills: list[tuple[float, int, str]] = []
         """When, by which try, for which text. The service answers each a little differently, with the number of the bill."""
         self.lost_answers = Counter()
+        self.controls = Counter()
+        """Questions that were answered and are asked once more, alone, to see whether the service is well."""
         self.tries: list[Try] = []
         self.violations: list[str] = []
         self.counters = Counter()
@@ -157,12 +163,13 @@ class SimulatedStorage:
 
     def _put(self, key, content):
         now = asyncio.get_running_loop().time()
+        if key.startswith("epoch/"):
+            self.me.epoch = int(key.rpartition("/")[2])
         if key.endswith("/manifest.json") and self.world.store.objects.get(key, (content,))[0] != content:
             self.world.violations.append("a committed manifest was changed")
         self.world.store.objects[key] = (content, now)
         if "/journal/" in key:
-            _, batch = decode_segment(content)
-            for text_key in batch.column(0).to_pylist():
+            for text_key in decode_segment(content).keys.to_pylist():
                 text = self.world.by_key[text_key.hex()]
                 self.world.store.durable.setdefault(text, now)
                 for one in self.world.tries:
@@ -200,11 +207,16 @@ class SimulatedStorage:
 
         if prefix.endswith("/journal") and not self.me.replayed_at:
             self.me.replayed_at = asyncio.get_running_loop().time()
-            self.world.spender = self.me
+            spender = self.world.spender
+            if (
+                spender is None or spender.epoch < self.me.epoch
+            ):  # one that was frozen since its claim reads, and sends nothing
+                self.world.spender = self.me
         return await self._do(names)
 
-    async def delete(self, key):
-        await self._do(lambda: self.world.store.objects.pop(key, None))
+    async def delete(self, *keys):
+        for key in keys:
+            await self._do(lambda key=key: self.world.store.objects.pop(key, None))
 
     async def modified(self, key):
         return await self._do(lambda: self._get(key)[1])
@@ -237,7 +249,10 @@ class Service:
         await gate(world, me)
         await asyncio.sleep(world.dice.uniform(0.01, 0.2))
         if world.dice.random() < world.lossy / 2:
+            world.counters["requests turned away"] += 1
             raise http(503)
+        if len(texts) == 1 and me.answered >= set(texts):
+            world.controls[texts[0]] += 1
         bought = {}
         # Billed from here on, whether or not the answer arrives.
         for text in texts:
@@ -255,6 +270,7 @@ class Service:
             world.violations.append(f"try {me.number} has {sum(me.in_flight.values())} rows paid and not durable")
         await asyncio.sleep(world.dice.uniform(0.0, 0.1))
         await gate(world, me)
+        me.answered.update(texts)
         return Answer(json.dumps([[*vector(text)[:3], bought[text]] for text in texts]).encode(), "application/json")
 
     async def aclose(self):
@@ -269,7 +285,7 @@ async def attempt(world: World, me: Try):
     loop = asyncio.get_running_loop()
     options = Options(
         limits=Limits(max_concurrency=CONCURRENCY, patience=60.0),
-        owner="run",
+        owner=me.owner,
         lease_seconds=TTL,
         clock=loop.time,
         progress_seconds=1000.0,
@@ -317,7 +333,7 @@ async def history(world: World) -> None:
     reader = asyncio.create_task(read_forever(world))
     running: list[tuple[Try, asyncio.Task]] = []
     for number in range(1, world.dice.randint(2, 6)):
-        me = Try(number)
+        me = Try(number, world.dice.choice(["run", "run", "somebody else"]))
         world.tries.append(me)
         running.append((me, asyncio.create_task(attempt(world, me))))
         await asyncio.sleep(world.dice.uniform(0.0, 3.0))
@@ -371,8 +387,11 @@ def check_end(world: World, last: Try) -> None:
         tries[number][text] += 1
     for number, texts in tries.items():
         for text, n in texts.items():
-            if n - 1 > world.lost_answers[text] and number != last.number:
+            if n - 1 > world.lost_answers[text] + world.controls[text]:
                 world.violations.append(f"try {number} paid {n} times for {text!r}")
+    failures = world.counters["lost answers"] + world.counters["requests turned away"]
+    if world.controls.total() > failures // 3:  # each stands for a request that failed three times
+        world.violations.append(f"{world.controls.total()} questions were asked again although they were answered")
 
 
 def simulate(seed: int, folder: Path) -> World:

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_modelstudio.inference.budget import Budget, Estimate
 from airflow_provider_modelstudio.inference.errors import BudgetError, InterruptedRunError
@@ -31,7 +31,7 @@ from .windows import OpenWindows
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.plan import Part, Plan
@@ -67,8 +67,7 @@ async def run(
     began = asyncio.get_running_loop().time()
     manifest = await vault.committed()
     await vault.publication.check(manifest.files(vault.storage.destination) if manifest else ())
-    if manifest is not None:
-        await vault.publication.show(manifest, vault.manifest_key)
+    if manifest is not None and await vault.publication.shows(manifest):
         return _summary(manifest, vault, None, began, options)
     with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
         work = _Run(plan, source, task, vault, options, report, Path(folder), began)
@@ -126,6 +125,7 @@ async def _look(plan: Plan, source: Source, task: InferenceTask, vault: Vault, o
         share=share,
         previous=known.previous,
         journal=known.journal,
+        built=known.built,
     )
     return _Look(known, seals, left, found)
 
@@ -157,27 +157,34 @@ class _Run:
         self.sender: Sender | None = None
         """``None`` as long as there is nothing to ask."""
         self._to_ask = 0
+        self._foreign: dict[str, str] = {}
+        """Segments of other runs in the journal, and whose they are."""
         self._rows_before = 0
 
     async def complete(self, inference_id: str, transport: Transport, stop: StopSignal) -> Manifest:
         """Everything from the first look at the vault to the commit."""
         await self._vault.record_plan()
-        lease = self._vault.lease(self._options.clock, self._options.lease_seconds)
-        await lease.acquire()
-        self._vault.journal.epoch = lease.epoch
-        keeping = asyncio.create_task(lease.keep())
+        lease = self._vault.lease(self._options.owner, self._options.clock, self._options.lease_seconds)
+        keeping: list[asyncio.Task[None]] = []
         try:
+            await _unless_stopped(lease.acquire(), stop)
+            self._vault.journal.epoch = lease.epoch
+            keeping.append(asyncio.create_task(lease.keep()))
             manifest = await self._vault.committed()  # another attempt may have finished while we waited
             if manifest is None:
                 if self._options.reuse and (adopted := await self._vault.adopt_unchanged()):
                     log.info("%s of %s parts are as they were and stay", adopted, len(self._plan.parts))
                 manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
             lease.check()  # who has been replaced shows nothing
+            await self._vault.tidy_quarantine(manifest)
             await self._vault.publication.show(manifest, self._vault.manifest_key)
-            await self._vault.forget_other_runs()
+            await self._vault.forget_other_runs(self._foreign)
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            for job in keeping:
+                job.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+            if self.sender is not None:
+                await self._vault.meter.settle(self.sender.requests)
             await lease.release()
         return manifest
 
@@ -187,9 +194,11 @@ class _Run:
         task, vault, options = self._task, self._vault, self._options
         look = await _look(self._plan, self._source, task, vault, options, self._folder)
         known, seals, left, found = look
+        self._foreign = known.foreign
         for key in known.damaged:
             log.warning("%s is damaged; its rows are asked again", vault.storage.locate(key))
         shelf = Shelf(found.shared, self._folder)
+        await vault.meter.open(lease.epoch)
         windows = OpenWindows(
             task,
             shelf,
@@ -210,14 +219,14 @@ class _Run:
         tokens_before = windows.counts.tokens + found.journalled_tokens
         refusal = options.budget.refusal(
             rows=windows.counts.embedded + found.journalled + found.asked,
-            requests=lease.requests_before + look.requests(task.limits.rows),
+            requests=vault.meter.before + look.requests(task.limits.rows),
             tokens=tokens_before + found.tokens,
         )
         if refusal is not None:
             raise BudgetError(f"{refusal}; nothing was asked by this try, and what was answered before is kept")
         self.sender = sender = Sender(task, inference_id, transport, vault, lease, windows, options, tokens_before)
         feeder = Feeder(self._source, task, found, known, windows, sender)
-        writer = Writer(self._plan, task, vault, windows, self._source.schema, options.max_error_rate, self._folder)
+        writer = Writer(self._plan, task, vault, windows, self._source.schema, options, self._folder)
         jobs = (feeder.run(left), sender.run(), writer.run(left))
         await self._together(sender, [asyncio.create_task(job) for job in jobs], stop)
         self._report(self._progress(sender))
@@ -228,7 +237,7 @@ class _Run:
         manifest = await vault.commit(
             [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed
         )
-        await vault.journal.drop(segments)
+        await vault.journal.drop([segment for segment in segments if segment not in known.foreign])
         await lease.forget_earlier()
         return manifest
 
@@ -281,6 +290,19 @@ class _Run:
         )
 
 
+async def _unless_stopped(waiting: Coroutine[Any, Any, None], stop: StopSignal) -> None:
+    """Wait for something, and raise when the run is asked to stop meanwhile."""
+    both = asyncio.create_task(waiting), asyncio.create_task(_interrupted(stop))
+    try:
+        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for job in done:
+            job.result()
+    finally:
+        for job in both:
+            job.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
+
+
 async def _interrupted(stop: StopSignal) -> None:
     await stop.wait()
     raise InterruptedRunError("asked to stop; answers in flight were kept, the next try goes on from there")
@@ -296,6 +318,7 @@ def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: flo
         reused=counts.reused,
         deduplicated=counts.deduplicated,
         failed=counts.failed,
+        quarantined=manifest.quarantined,
         removed=manifest.removed,
         requests=sender.requests if sender else 0,
         tokens_estimated=sender.tokens if sender else 0,
@@ -304,6 +327,7 @@ def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: flo
         seconds=round(asyncio.get_running_loop().time() - began, 3),
         destination=vault.storage.destination,
         manifest=vault.storage.locate(vault.manifest_key),
+        quarantine=vault.storage.locate(vault.quarantine_key) if manifest.quarantined else None,
         files=len(manifest.parts),
         up_to_date=counts.embedded == 0 and not (sender and sender.requests),
         errors=counts.errors,

@@ -39,8 +39,9 @@ def run_apart(work: Coroutine[Any, Any, Result], stop: StopSignal) -> Result:
         try:
             return running.result()
         except BaseException:
-            stop.request()
-            wait([running], timeout=DRAIN_SECONDS + 1.0)
+            if not running.done():
+                stop.request()
+                wait([running], timeout=DRAIN_SECONDS + 1.0)
             raise
         finally:
             thread.shutdown(wait=False)

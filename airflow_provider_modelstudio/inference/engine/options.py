@@ -32,7 +32,7 @@ class Options:
     """How a run behaves; none of it changes a good answer."""
 
     limits: Limits = field(default_factory=Limits)
-    on_row_error: Literal["null", "fail"] = "null"
+    on_row_error: Literal["null", "fail", "quarantine"] = "null"
     max_error_rate: float | None = None
     """Share of rows, 0 to 1, that may fail before the run stops; ``None`` for no bound."""
     budget: Budget = field(default_factory=Budget)

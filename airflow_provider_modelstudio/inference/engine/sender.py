@@ -14,8 +14,6 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from airflow_provider_modelstudio.inference.decide import Mark, Split, Stop, Wait, decide, scrub
 from airflow_provider_modelstudio.inference.errors import (
     AnswerError,
@@ -136,6 +134,7 @@ class Sender:
     async def run(self) -> None:
         """Send until everything that was fed is settled."""
         while True:
+            await self._count_ahead()
             now = self._loop.time()
             self._wake.clear()
             if self._broken is not None:
@@ -167,18 +166,23 @@ class Sender:
                 self._ready.popleft()
             self._send(batch, now)
 
+    async def _count_ahead(self) -> None:
+        """See to it that the next request is counted before it is sent: if we are killed, those ahead are counted, too."""
+        if not self._vault.meter.covers(self.requests + 1):
+            ahead = 1024 if self._options.budget.max_requests is None else max(8, 2 * self.governor.limit)
+            await self._vault.meter.allow(self.requests + ahead)
+
     def _send(self, batch: Batch, now: float) -> None:
         self._lease.check()
         refusal = self._options.budget.refusal(
             rows=0,
-            requests=self._lease.requests_before + self.requests + 1,
+            requests=self._vault.meter.before + self.requests + 1,
             tokens=self._tokens_before + self.tokens + batch.tokens,
         )
         if refusal is not None:
             raise BudgetError(f"{refusal}; the run stops here, and what was answered is kept")
         permit = self.governor.sent(now, batch.tokens)
         self.requests += 1
-        self._lease.requests += 1
         self.tokens += batch.tokens
         asking = asyncio.create_task(self._ask(batch, permit))
         self._asking.add(asking)
@@ -186,8 +190,9 @@ class Sender:
 
     def _asked(self, asking: asyncio.Task[None]) -> None:
         self._asking.discard(asking)
-        if not asking.cancelled() and self._broken is None:
-            self._broken = asking.exception()
+        if not asking.cancelled():
+            broken = asking.exception()
+            self._broken = self._broken or broken
         self._wake.set()
 
     async def _nap(self, seconds: float) -> None:
@@ -254,7 +259,7 @@ class Sender:
 
     async def _write_down(self, batch: Batch, decoded: Decoded, keys: list[bytes]) -> None:
         errors = [decoded.refused.get(i) for i in range(len(keys))]
-        await self._vault.journal.append(Record(keys, decoded.columns, errors, batch.parts))
+        await self._vault.journal.append(Record(keys, batch.rows, decoded.columns, errors, batch.parts))
 
     async def _settle(self, batch: Batch, permit: Permit, error: RequestError | AnswerError) -> None:
         """Do what was decided about a failed request."""
@@ -322,11 +327,7 @@ class Sender:
         if batch.unfit is not None:  # there is an answer, such as it is
             await self._keep(batch, batch.unfit)
             return
-        rows = len(batch.questions)
-        schema = self._windows.answer_schema
-        if schema is not None:  # else it could not lie beside answers, whose form nobody knows yet
-            nothing = pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
-            keys = [question.key for question in batch.questions]
-            await self._vault.journal.append(Record(keys, nothing, [reason] * rows, batch.parts))
+        keys = [question.key for question in batch.questions]
+        await self._vault.journal.append(Record(keys, batch.rows, None, [reason] * len(keys), batch.parts))
         for asked in batch.asked:
             self._windows.refuse(asked, reason)

@@ -126,6 +126,11 @@ class Batch:
         """Parts that wait for the answers."""
         return frozenset(asked.window.part.index for asked in self.asked)
 
+    @property
+    def rows(self) -> list[int]:
+        """Numbers of the rows that ask."""
+        return [asked.row for asked in self.asked]
+
     def pieces(self, rows: int) -> list[Batch]:
         """The same questions in requests of at most ``rows``."""
         items = list(zip(self.asked, self.questions, strict=True))

@@ -15,6 +15,7 @@ from airflow_provider_modelstudio.inference.dataset.parts import PartWriter
 from airflow_provider_modelstudio.inference.errors import RowsRefusedError
 from airflow_provider_modelstudio.inference.survey.recall import KEY
 from airflow_provider_modelstudio.inference.tasks import FinishesRows
+from airflow_provider_modelstudio.inference.vault import LocalFile
 from airflow_provider_modelstudio.inference.vault.records import Counts
 
 from .window import Window
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.vault import Vault
     from airflow_provider_modelstudio.inference.vault.records import Seal
 
+    from .options import Options
     from .windows import OpenWindows
 
 __all__ = ["Writer"]
@@ -45,7 +47,7 @@ class Writer:
         vault: Vault,
         windows: OpenWindows,
         schema: pa.Schema,
-        max_error_rate: float | None,
+        options: Options,
         folder: Path,
     ) -> None:
         """:param schema: of the source.
@@ -57,10 +59,13 @@ class Writer:
         self._vault = vault
         self._windows = windows
         self._schema = schema
-        self._max_error_rate = max_error_rate
+        self._max_error_rate = options.max_error_rate
+        self._quarantine = options.on_row_error == "quarantine"
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._open: PartWriter | None = None
+        self._apart: PartWriter | None = None
+        """Rows of the open part that are kept out of the dataset."""
         self._unsealed: list[PartWriter] = []
 
     async def run(self, left: Sequence[Part]) -> None:
@@ -82,50 +87,71 @@ class Writer:
             for writer in self._unsealed:
                 writer.discard()
 
-    async def _write(self, part: Part) -> tuple[PartWriter, bytes, Counts]:
+    async def _write(self, part: Part) -> tuple[PartWriter, PartWriter | None, bytes, Counts]:
         counts, keys, at = Counts(), [], part.first_row
         while True:
             window = await self._windows.oldest() if part.rows else self._nothing(part)
-            writer = await self._append(part, window)
+            writer, kept = await self._append(part, window)
             if part.rows:
                 self._windows.written(window)
             counts.add(window.counts)
-            keys.append(window.keys.tobytes())
+            keys.append(window.keys[kept].tobytes())
             self._check_errors()
             at += window.rows
             if at >= part.end_row:
-                self._open = None
-                return writer, b"".join(keys), counts
+                apart, self._open, self._apart = self._apart, None, None
+                return writer, apart, b"".join(keys), counts
 
-    async def _append(self, part: Part, window: Window) -> PartWriter:
+    async def _append(self, part: Part, window: Window) -> tuple[PartWriter, np.ndarray]:
+        """Write a window; returns which of its rows are in the dataset."""
         batch = window.build(self._windows.schema, self._task.error_column)
         if isinstance(self._task, FinishesRows):
             batch = self._task.finish(batch)
+        kept = np.ones(batch.num_rows, bool)
+        if self._quarantine and window.counts.failed:
+            reasons = batch.column(self._task.error_column)
+            kept = reasons.is_null().to_numpy(zero_copy_only=False)
+            if self._apart is None:
+                self._apart = await self._create(part, batch.schema)
+            await self._put(self._apart, batch.filter(reasons.is_valid()))
+            batch = batch.filter(reasons.is_null())
         if self._open is None:
-            scratch = await self._vault.storage.scratch(self._folder)
-            path = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.parquet"
-            self._open = PartWriter(path, batch.schema, self._windows.schema.names)
-            self._unsealed.append(self._open)
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._open.write, batch)
-        return self._open
+            self._open = await self._create(part, batch.schema)
+        await self._put(self._open, batch)
+        return self._open, kept
+
+    async def _create(self, part: Part, schema: pa.Schema) -> PartWriter:
+        scratch = await self._vault.storage.scratch(self._folder)
+        path = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.parquet"
+        writer = PartWriter(path, schema, self._windows.schema.names)
+        self._unsealed.append(writer)
+        return writer
+
+    async def _put(self, writer: PartWriter, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            await asyncio.get_running_loop().run_in_executor(self._thread, writer.write, batch)
 
     def _nothing(self, part: Part) -> Window:
         """An empty dataset still has a file, with the full schema."""
         return Window(part, part.first_row, pa.RecordBatch.from_pylist([], self._schema), np.empty(0, KEY))
 
-    async def _seal(self, part: Part, writer: PartWriter, keys: bytes, counts: Counts) -> None:
-        sha256, size = await asyncio.to_thread(writer.close)
+    async def _seal(
+        self, part: Part, writer: PartWriter, apart: PartWriter | None, keys: bytes, counts: Counts
+    ) -> None:
         self.seals[part.index] = await self._vault.seal(
             part,
-            path=writer.path,
-            sha256=sha256,
-            size=size,
+            await self._finish(writer),
+            None if apart is None else await self._finish(apart),
             keys=keys,
             columns=self._windows.schema.names,
             counts=counts,
         )
-        self._unsealed.remove(writer)
+        self._unsealed = [one for one in self._unsealed if one not in {writer, apart}]
         log.info("part %s of %s: %s rows, %s failed", part.index + 1, len(self._plan.parts), counts.rows, counts.failed)
+
+    async def _finish(self, writer: PartWriter) -> LocalFile:
+        sha256, size = await asyncio.to_thread(writer.close)
+        return LocalFile(writer.path, writer.rows, sha256, size)
 
     def _check_errors(self) -> None:
         bound, counts = self._max_error_rate, self._windows.counts

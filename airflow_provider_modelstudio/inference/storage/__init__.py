@@ -61,8 +61,8 @@ class Storage(Protocol):
     async def list_keys(self, prefix: str) -> list[str]:
         """Keys directly below the folder ``prefix``, sorted; empty when there is no such folder."""
 
-    async def delete(self, key: str) -> None:
-        """Remove an object; no error when there is none."""
+    async def delete(self, *keys: str) -> None:
+        """Return when none of the objects is there any more; no error where there was none."""
 
     async def modified(self, key: str) -> float:
         """Seconds since the epoch by the clock of the store."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import os
-import sys
 import uuid
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ import pyarrow as pa
 from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError
 
 from . import ObjectExistsError, ObjectMissingError
+from .posix import Posix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,9 +36,11 @@ class LocalStorage:
 
     :param root: folder of the objects; made when the first object is created.
     :param destination: file or folder that readers open; on the same file system as ``root``.
+    :param disk: through which everything is changed.
     """
 
-    def __init__(self, root: Path, destination: Path, *, single_file: bool) -> None:
+    def __init__(self, root: Path, destination: Path, *, single_file: bool, disk: Posix | None = None) -> None:
+        self._disk = disk or Posix()
         self._root = root
         self._destination = destination
         self._single_file = single_file
@@ -78,8 +79,8 @@ class LocalStorage:
     async def list_keys(self, prefix: str) -> list[str]:
         return await asyncio.to_thread(self._list_keys, prefix)
 
-    async def delete(self, key: str) -> None:
-        await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+    async def delete(self, *keys: str) -> None:
+        await asyncio.to_thread(self._delete, keys)
 
     async def modified(self, key: str) -> float:
         path = self._path(key)
@@ -108,34 +109,44 @@ class LocalStorage:
                 self._make_folder(folder.parent)
             if folder.is_symlink():
                 raise StorageError(f"{folder} is a symbolic link, and state is not written through one; remove it")
-        if not folder.is_dir():
+        is_new = not folder.is_dir()
+        if is_new:
             if folder.parent != folder:
                 self._make_folder(folder.parent)
             with _explained(folder), contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o750)
-            _sync_folder(folder.parent)
+                self._disk.make_folder(folder, 0o750)
+        if is_new or folder.is_relative_to(self._root):  # whoever made it may have died before it was durable
+            self._sync(folder.parent)
         self._made.add(folder)
 
     def _write_temporary(self, folder: Path, content: Sequence[Piece]) -> Path:
         self._make_folder(folder)
         temporary = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
         with _explained(temporary):
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
-            with os.fdopen(descriptor, "wb") as file:
-                file.writelines(content)
-                file.flush()
-                os.fsync(file.fileno())
+            descriptor = self._disk.create(temporary)
+            try:
+                self._disk.write(descriptor, content)
+                self._disk.sync(descriptor)
+            finally:
+                self._disk.close(descriptor)
         return temporary
+
+    def _sync(self, path: Path) -> None:
+        descriptor = self._disk.open(path)
+        try:
+            self._disk.sync(descriptor)
+        finally:
+            self._disk.close(descriptor)
 
     def _link(self, temporary: Path, path: Path) -> bool:
         """Give the file its name; ``False`` when the name is taken."""
         try:
-            os.link(temporary, path)
+            self._disk.link(temporary, path)
         except FileExistsError:
             return False
         finally:
-            temporary.unlink()
-        _sync_folder(path.parent)
+            self._disk.unlink(temporary)
+        self._sync(path.parent)
         return True
 
     def _create(self, key: str, content: Sequence[Piece]) -> None:
@@ -147,8 +158,7 @@ class LocalStorage:
         path = self._path(key)
         self._make_folder(path.parent)
         with _explained(path):
-            with source.open("rb") as file:
-                os.fsync(file.fileno())
+            self._sync(source)
             size = source.stat().st_size
             try:
                 taken = not self._link(source, path)
@@ -164,17 +174,26 @@ class LocalStorage:
         self._make_folder(path.parent)
         with _explained(path), contextlib.suppress(FileExistsError):
             try:
-                os.link(self._path(source), path, follow_symlinks=False)
+                self._disk.link(self._path(source), path)
             except FileNotFoundError as error:
                 raise ObjectMissingError(f"{self._path(source)} is missing") from error
-        _sync_folder(path.parent)
+        self._sync(path.parent)
 
     def _replace(self, key: str, content: bytes) -> None:
         path = self._path(key)
         temporary = self._write_temporary(path.parent, [content])
         with _explained(path):
-            temporary.replace(path)
-        _sync_folder(path.parent)
+            self._disk.rename(temporary, path)
+        self._sync(path.parent)
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        folders = set()
+        for path in map(self._path, keys):
+            with _explained(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._disk.unlink(path)
+                folders.add(path.parent)
+        for folder in folders:
+            self._sync(folder)
 
     def _read(self, key: str) -> bytes:
         path = self._path(key)
@@ -225,48 +244,23 @@ class LocalStorage:
         with _explained(self._destination):
             if self._single_file:
                 ((_, key),) = files.items()
-                os.link(self._path(key), stage)
-                stage.replace(self._destination)
-                _sync_folder(parent)
+                self._disk.link(self._path(key), stage)
+                self._disk.rename(stage, self._destination)
+                self._sync(parent)
                 return
-            stage.mkdir(mode=0o755)
+            self._disk.make_folder(stage, 0o755)
             for name, key in files.items():
-                os.link(self._path(key), stage / name)
-            _sync_folder(stage)
+                self._disk.link(self._path(key), stage / name)
+            self._sync(stage)
             if self._destination.exists():
-                _exchange(stage, self._destination)
-                _sync_folder(parent)
+                self._disk.exchange(stage, self._destination)
+                self._sync(parent)
                 for old in stage.iterdir():
-                    old.unlink()
-                stage.rmdir()
+                    self._disk.unlink(old)
+                self._disk.remove_folder(stage)
             else:
-                stage.rename(self._destination)
-                _sync_folder(parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _exchange(a: Path, b: Path) -> None:
-    """Swap two folders in one step, so that readers see the old or the new one and never none."""
-    if sys.platform == "linux":
-        at_cwd, rename_exchange = -100, 2
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), rename_exchange) == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in {errno.ENOSYS, errno.EINVAL}:
-            raise OSError(code, os.strerror(code), str(b))
-    # No exchange here (another system, or a network file system): the old folder steps aside for a moment.
-    aside = a.with_name(f"{a.name}-old")
-    b.rename(aside)
-    a.rename(b)
-    aside.rename(a)
+                self._disk.rename(stage, self._destination)
+                self._sync(parent)
 
 
 @contextlib.contextmanager

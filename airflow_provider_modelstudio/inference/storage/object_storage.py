@@ -7,9 +7,11 @@ A call whose answer was lost may have been done or not: it is asked again, and w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -122,18 +124,19 @@ class ObjectStorage:
         folder = self._path(prefix)
         return [f"{prefix}/{name}" for name in sorted(await self._names(folder))]
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, *keys: str) -> None:
         """See :class:`~.Storage`."""
-        try:
-            await self._ask(key, self._fs.rm_file, self._path(key))
-        except ObjectMissingError:
-            return
+        for key in keys:
+            with contextlib.suppress(ObjectMissingError):
+                await self._ask(key, self._fs.rm_file, self._path(key))
 
     async def modified(self, key: str) -> float:
         """See :class:`~.Storage`."""
         info = await self._info(key)
         stamp = next(info[name] for name in ("LastModified", "last_modified", "updated", "mtime") if name in info)
-        return float(stamp.timestamp() if hasattr(stamp, "timestamp") else stamp)
+        if isinstance(stamp, str):  # of GCS
+            stamp = datetime.fromisoformat(stamp)
+        return float(stamp.timestamp() if isinstance(stamp, datetime) else stamp)
 
     async def published(self) -> dict[str, int] | None:
         """See :class:`~.Storage`."""

@@ -95,6 +95,7 @@ def survey(
     share: bool,
     previous: range,
     journal: range,
+    built: int,
 ) -> Survey:
     """Read the keys of ``parts`` and match them with each other and with the keys on record.
 
@@ -103,7 +104,8 @@ def survey(
     :param folder: local folder for the keys of this run.
     :param share: rows with equal keys share one answer; else each occurrence has its own.
     :param previous: numbers of the keys on record that belong to the version before this one.
-    :param journal: numbers of the keys on record that are in the journal.
+    :param journal: numbers of the keys on record that are in the journal of this run; those of other runs come later.
+    :param built: keys at the head of ``sealed_keys`` whose rows took answers of other runs, or asked.
     """
     columns = {column.split(".", 1)[0] for column in task.input_columns} | set(task.input_columns)
     offsets, at = {}, 0
@@ -134,16 +136,16 @@ def survey(
     starts = np.array([*offsets.values(), at])
     # Row numbers of the dataset, not positions of the survey, are what other rooms know.
     numbers = np.array([part.first_row for part in parts] or [0]) - starts[: max(len(parts), 1)]
-    match = _match_shared if share else _match_single
     bounds = np.zeros((number, len(parts) + 1), np.int64)
     shared: list[np.ndarray] = []
     asked = token_sum = removed = journalled = journalled_tokens = 0
     groups = np.memmap(folder / "groups", np.int32, "r") if at else np.zeros(0, np.int32)
     groups_asked = np.zeros(numbering.count + 1, bool)  # the last place is that of rows in no group
     for bucket in range(number):
-        before, here = known.take(bucket), own.take(bucket)
+        before, here, finished = known.take(bucket), own.take(bucket), sealed.take(bucket)
         rows = here["at"] + numbers[np.searchsorted(starts, here["at"], side="right") - 1] if at else here["at"]
-        origins = match(before["key"], -2 - before["at"], here["key"], rows)
+        free = before if share else before[_free(before, finished[finished["at"] < built], journal)]
+        origins = (_match_shared if share else _match_single)(free["key"], -2 - free["at"], here["key"], rows)
         first = origins == rows
         asked += int(first.sum())
         token_sum += int(here["tokens"][first].sum())
@@ -153,7 +155,7 @@ def survey(
         journalled_tokens += int(here["tokens"][paid].sum())
         shared.append(np.unique(origins[(origins >= 0) & ~first]))
         shown = before["key"][(before["at"] >= previous.start) & (before["at"] < previous.stop)]
-        removed += len(shown) - int(np.isin(shown, np.concatenate([here["key"], sealed.take(bucket)["key"]])).sum())
+        removed += len(shown) - int(np.isin(shown, np.concatenate([here["key"], finished["key"]])).sum())
         pairs = np.empty(len(here), _PAIR)
         pairs["position"], pairs["origin"] = here["at"], origins
         pairs.tofile(folder / f"origins-{bucket}")
@@ -231,6 +233,14 @@ def _match_single(
     origins[order[own] - len(known_codes)] = own_rows[order[own] - len(known_codes)]
     origins[order[served] - len(known_codes)] = known_codes[order[starts[group[served]] + own_rank[served]]]
     return origins
+
+
+def _free(known: np.ndarray, built: np.ndarray, journal: range) -> np.ndarray:
+    """Which answers on record no row in a finished part has taken: those rows came first, in the same order as now."""
+    others = known[known["at"] >= journal.stop]
+    taken = _match_single(others["key"], -2 - others["at"], built["key"], built["at"])
+    free: np.ndarray = ~np.isin(-2 - known["at"], taken)
+    return free
 
 
 def _groups(known_keys: np.ndarray, own_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

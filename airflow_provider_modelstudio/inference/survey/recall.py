@@ -18,10 +18,11 @@ from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.vault.journal import decode_segment, once_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
     from pathlib import Path
 
     from airflow_provider_modelstudio.inference.vault import Vault
+    from airflow_provider_modelstudio.inference.vault.journal import Segment
     from airflow_provider_modelstudio.inference.vault.records import Seal
 
 __all__ = ["KEY", "Known", "Shelf", "Source"]
@@ -71,8 +72,12 @@ class Known:
         self.rows = 0
         self.previous = range(0)
         """Numbers of the answers of the version that readers see now."""
+        self.built = 0
+        """Rows of finished parts that this run has built itself; their keys stand first in the file of sealed keys."""
         self.journal = range(0)
-        """Numbers of the answers in the journal."""
+        """Numbers of the answers in the journal that this run paid for; those of other runs follow."""
+        self.foreign: dict[str, str] = {}
+        """Segments of other runs, and whose they are."""
         self._once = np.empty(0, _BYTES)
         """Ascending keys in this run's journal that have a reason; among them, see :func:`~..vault.journal.once_key`."""
         self._once_at = np.empty(0, np.int64)
@@ -86,31 +91,37 @@ class Known:
     async def read(self, *, share: bool, reuse: bool) -> dict[int, Seal]:
         """Collect the keys of everything on record; returns this run's finished parts.
 
-        :param share: rows with equal keys share answers.
+        :param share: rows with equal keys share answers; else an answer that went into a finished part is used up.
         :param reuse: answers of earlier runs count.
         """
         sealed = await self._vault.seals()
+        others = (
+            {run: (await self._vault.seals(run)).values() for run in await self._vault.other_runs()} if reuse else {}
+        )
+        theirs = {seal.sha256 for seals in others.values() for seal in seals}
         with self.keys_path.open("wb") as file, self.sealed_path.open("wb") as own:
-            for seal in sealed.values():
+            for seal in sorted(sealed.values(), key=lambda seal: seal.sha256 in theirs):
                 keys = (
                     await self._part(self._vault, seal, same_run=True) if share else await self._keys(self._vault, seal)
                 )
                 own.write(keys)
+                self.built += 0 if seal.sha256 in theirs else len(keys) // KEY.itemsize
                 if share:
                     file.write(keys)
             first = self.rows
-            for key in await self._vault.journal.segments():
-                file.write(await self._segment(key, reuse=reuse))
+            await self._own_segments(file, () if share else sealed)
             self.journal = range(first, self.rows)
             order = np.argsort(self._once, kind="stable")
             self._once, self._once_at = self._once[order], self._once_at[order]
             if reuse:
+                for key in self.foreign:
+                    file.write(await self._segment(key))
                 shown = (await self._vault.publication.record()).get("run_key")
-                adopted = {seal.sha256 for seal in sealed.values()}
-                for run in await self._vault.other_runs():
+                mine = {seal.sha256 for seal in sealed.values()}
+                for run, seals in others.items():
                     first = self.rows
-                    for seal in (await self._vault.seals(run)).values():
-                        if seal.sha256 not in adopted:  # else its rows are this run's own already
+                    for seal in seals:
+                        if seal.sha256 not in mine:  # else its rows are this run's own already
                             file.write(await self._part(self._vault, seal, same_run=False))
                     if run == shown:
                         self.previous = range(first, self.rows)
@@ -134,24 +145,31 @@ class Known:
         keys = await vault.storage.read(seal.keys)
         return keys if len(keys) == seal.rows * KEY.itemsize else b""
 
-    async def _segment(self, key: str, *, reuse: bool) -> bytes:
-        decoded = decode_segment(await self._vault.storage.read(key))
-        if decoded is None:
-            self.damaged.append(key)
-            return b""
-        run, batch = decoded
-        same_run = run == self._vault.plan.run_key
-        if not (same_run or reuse):
-            return b""
-        keys = batch.column(0)
-        if not same_run:  # why a row failed is asked anew in a new run
-            keys = pa.compute.if_else(batch.column(1).is_null(), keys, pa.scalar(bytes(16), keys.type))
-        else:
-            refused = np.flatnonzero(np.array(batch.column(1).is_valid()))
-            self._once = np.concatenate([self._once, np.array(keys.take(pa.array(refused)).to_pylist(), _BYTES)])
-            self._once_at = np.concatenate([self._once_at, refused + self.rows])
-        self._add(Source(self.rows, batch.num_rows, self._vault, None, key, same_run))
-        return b"".join(keys.to_pylist())
+    async def _own_segments(self, file: IO[bytes], used_up: Container[int]) -> None:
+        """Answers that this run paid for, but for those of rows in the parts that are ``used_up``."""
+        starts = np.array([part.first_row for part in self._vault.plan.parts])
+        for key in await self._vault.journal.segments():
+            segment = decode_segment(await self._vault.storage.read(key))
+            if segment is None:
+                self.damaged.append(key)
+            elif segment.run_key != self._vault.plan.run_key:
+                self.foreign[key] = segment.run_key
+            else:
+                parts = np.searchsorted(starts, segment.rows.to_numpy(), side="right") - 1
+                free = pa.array([part not in used_up for part in parts.tolist()])
+                refused = pa.array(np.flatnonzero(np.array(pa.compute.and_(segment.errors.is_valid(), free))))
+                self._once = np.concatenate([self._once, np.array(segment.keys.take(refused).to_pylist(), _BYTES)])
+                self._once_at = np.concatenate([self._once_at, refused.to_numpy() + self.rows])
+                self._add(Source(self.rows, len(segment.keys), self._vault, None, key, same_run=True))
+                file.write(_keys(segment, free))
+
+    async def _segment(self, key: str) -> bytes:
+        """Answers that another run paid for. Why a row failed there is asked anew."""
+        segment = decode_segment(await self._vault.storage.read(key))
+        if segment is None:
+            raise StorageError(f"{self._vault.storage.locate(key)} was damaged while the task was running")
+        self._add(Source(self.rows, len(segment.keys), self._vault, None, key, same_run=False))
+        return _keys(segment, segment.errors.is_null())
 
     def _add(self, source: Source) -> None:
         self.sources.append(source)
@@ -182,8 +200,9 @@ class Known:
             if source.segment is not None:
                 group = await self._load(int(owner), 0)
                 taken = group.take(pa.array(rows))
-                columns = pa.RecordBatch.from_arrays(taken.columns[2:], schema=pa.schema(list(taken.schema)[2:]))
-                found.append((at, columns, taken.column(1).to_pylist(), source.book))
+                reasons = taken.column(0).to_pylist()
+                columns = pa.RecordBatch.from_arrays(taken.columns[1:], schema=pa.schema(list(taken.schema)[1:]))
+                found.append((at, columns, reasons, source.book))
                 continue
             reader = await self._reader(int(owner))
             ends = np.array(reader.group_ends)
@@ -218,12 +237,22 @@ class Known:
             decoded = decode_segment(await self._vault.storage.read(segment))
             if decoded is None:
                 raise StorageError(f"{self._vault.storage.locate(segment)} was damaged while the task was running")
-            batch = decoded[1]
+            # Reasons first; then what columns there are.
+            batch = pa.RecordBatch.from_arrays(
+                [decoded.errors, *decoded.answers.columns],
+                schema=pa.schema([pa.field("", pa.string()), *decoded.answers.schema]),
+            )
         self._cache[owner, group] = batch
         self._cached_bytes += batch.nbytes
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return batch
+
+
+def _keys(segment: Segment, wanted: pa.Array) -> bytes:
+    """Keys of a segment, zeros for those that are not wanted."""
+    keys = pa.compute.if_else(wanted, segment.keys, pa.scalar(bytes(KEY.itemsize), segment.keys.type))
+    return b"".join(keys.to_pylist())
 
 
 class Shelf:

@@ -2,11 +2,14 @@
 
 Layout below the state folder, which lies beside the dataset and never in it::
 
-    <cache_key>/epoch/00000003                   who holds attempt 3; created once
+    epoch/00000003                               who holds attempt 3 at this destination; created once
+    lease/00000003                               until when it may spend
     <cache_key>/journal/e00000003-00000017.seg   answers, in the order they came; created once
     <cache_key>/runs/<run_key>/plan.json         pinned inputs; created once
+    <cache_key>/runs/<run_key>/requests/00000003 how many requests attempt 3 may have sent
     <cache_key>/runs/<run_key>/parts/…           output files, named by their content; created once
     <cache_key>/runs/<run_key>/keys/…            content key of each row of a part; created once
+    <cache_key>/runs/<run_key>/quarantine/…      rows kept out of the dataset, named by content; created once
     <cache_key>/runs/<run_key>/seals/00000.json  this part is finished, these are its books; created once
     <cache_key>/runs/<run_key>/manifest.json     THE COMMIT; created once
     published.json                               which run readers see now
@@ -21,26 +24,36 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path  # noqa: TC003  # a named tuple reads its annotations
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_modelstudio.inference.errors import InputChangedError, StorageError
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
 
 from .journal import Journal
 from .lease import Lease
+from .meter import RequestMeter
 from .publication import Publication
-from .records import Counts, Manifest, Seal, restored
+from .records import Counts, Manifest, Quarantined, Seal, restored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_modelstudio.inference.plan import Part, Plan
     from airflow_provider_modelstudio.inference.storage import Storage
 
-__all__ = ["Vault"]
+__all__ = ["LocalFile", "Vault"]
 
 KEEP_UNFINISHED_SECONDS = 7 * 24 * 3600.0
+
+
+class LocalFile(NamedTuple):
+    """A finished file on local disk, on its way into the vault."""
+
+    path: Path
+    rows: int
+    sha256: str
+    bytes: int
 
 
 class Vault:
@@ -52,6 +65,7 @@ class Vault:
         self._cache = plan.cache_key
         self._run = f"{plan.cache_key}/runs/{plan.run_key}"
         self.journal = Journal(storage, plan.cache_key, plan.run_key)
+        self.meter = RequestMeter(storage, f"{self._run}/requests")
         self.publication = Publication(storage)
 
     # ------------------------------------------------------------------ commit
@@ -63,6 +77,11 @@ class Vault:
         except ObjectMissingError:
             return None
         return restored(self.storage.locate(self.manifest_key), content, Manifest.from_dict)
+
+    @property
+    def quarantine_key(self) -> str:
+        """Folder of the rows that this run keeps out of the dataset."""
+        return f"{self._run}/quarantine"
 
     @property
     def manifest_key(self) -> str:
@@ -78,9 +97,9 @@ class Vault:
                 f"the plan on record in {self.storage.locate(self._run)} is another one; remove that folder"
             ) from error
 
-    def lease(self, clock: Callable[[], float], ttl: float) -> Lease:
-        """The right to spend on this cache key."""
-        return Lease(self.storage, self._cache, self.plan.run_key, clock=clock, ttl=ttl)
+    def lease(self, owner: str, clock: Callable[[], float], ttl: float) -> Lease:
+        """The right to spend at this destination."""
+        return Lease(self.storage, owner, clock=clock, ttl=ttl)
 
     async def commit(self, seals: Sequence[Seal], *, owner: str, removed: int) -> Manifest:
         """Make the run's dataset a fact. If another attempt was first, its dataset is the fact."""
@@ -115,35 +134,42 @@ class Vault:
     async def seal(
         self,
         part: Part,
+        file: LocalFile,
+        apart: LocalFile | None,
         *,
-        path: Path,
-        sha256: str,
-        size: int,
         keys: bytes,
         columns: Sequence[str],
         counts: Counts,
     ) -> Seal:
-        """Keep a finished part. Its answers in the journal are then no longer needed."""
-        if counts.rows != part.rows or len(keys) != 16 * part.rows:
+        """Keep a finished part. Its answers in the journal are then no longer needed.
+
+        :param apart: rows that are kept out of the dataset.
+        :param keys: of the rows in ``file``.
+        """
+        written = file.rows + (0 if apart is None else apart.rows)
+        if not counts.rows == part.rows == written or len(keys) != 16 * file.rows:
             raise StorageError(
-                f"the books of part {part.index} do not balance: {part.rows} rows planned, {counts.rows} booked"
+                f"the books of part {part.index} do not balance: {part.rows} rows planned, {counts.rows} booked, "
+                f"{written} written"
             )
-        name, key = self.part_key(part, sha256)
-        keys_key = self._keys_key(part, sha256)
-        await self.storage.create_from(key, path)
+        name, key = self.part_key(part, file.sha256)
+        keys_key = self._keys_key(part, file.sha256)
+        await self.storage.create_from(key, file.path)
         await self.storage.create(keys_key, keys)
+        quarantine = None if apart is None else await self._set_apart(part, apart)
         seal = await self._seal(
             Seal(
                 part=part.index,
                 name=name,
                 key=key,
                 keys=keys_key,
-                rows=part.rows,
-                bytes=size,
-                sha256=sha256,
+                rows=file.rows,
+                bytes=file.bytes,
+                sha256=file.sha256,
                 columns=tuple(columns),
                 digest=part.digest,
                 counts=counts,
+                quarantine=quarantine,
             )
         )
         await self.journal.drop_part(part.index)
@@ -181,8 +207,22 @@ class Vault:
         try:
             await self.storage.create(key, json.dumps(seal.as_dict()).encode())
         except ObjectExistsError:  # another attempt finished this part first: its part is the part
-            return restored(self.storage.locate(key), await self.storage.read(key), Seal.from_dict)
+            first = restored(self.storage.locate(key), await self.storage.read(key), Seal.from_dict)
+            strays = _objects(seal) - _objects(first)  # who lists the quarantine must not find a row twice
+            await self.storage.delete(*strays)
+            return first
         return seal
+
+    async def _set_apart(self, part: Part, apart: LocalFile) -> Quarantined:
+        key = f"{self.quarantine_key}/part-{part.index:05d}-{apart.sha256[:16]}.parquet"
+        await self.storage.create_from(key, apart.path)
+        return Quarantined(key=key, rows=apart.rows, bytes=apart.bytes, sha256=apart.sha256)
+
+    async def tidy_quarantine(self, manifest: Manifest) -> None:
+        """Leave in the quarantine what the commit names: who lists it must not find a row twice."""
+        named = {seal.quarantine.key for seal in manifest.parts if seal.quarantine is not None}
+        found = await self.storage.list_keys(self.quarantine_key)
+        await self.storage.delete(*(key for key in found if key not in named))
 
     async def seals(self, run_key: str | None = None) -> dict[int, Seal]:
         """Finished parts of this run, or of another run with the same cache key."""
@@ -201,11 +241,14 @@ class Vault:
         """Run keys of other runs whose answers may be shared."""
         return [run for run in await self.runs() if run != self.plan.run_key]
 
-    async def forget_other_runs(self) -> None:
+    async def forget_other_runs(self, segments: Mapping[str, str]) -> None:
         """Remove runs that this one, committed and shown, has replaced.
 
         Runs that did not finish keep their paid answers for a week, by the clock of the store.
+
+        :param segments: those in the journal that other runs paid for, and which.
         """
+        kept = set()
         now = await self.storage.modified(self.manifest_key)
         for run in await self.other_runs():
             folder = f"{self._cache}/runs/{run}"
@@ -216,10 +259,16 @@ class Vault:
                 except ObjectMissingError:
                     age = KEEP_UNFINISHED_SECONDS
                 if age < KEEP_UNFINISHED_SECONDS:
+                    kept.add(run)
                     continue
             # What names the parts goes first: nobody may find a name without its part.
             await self.storage.delete(f"{folder}/manifest.json")
-            for below in ("seals", "keys", "parts"):
-                for key in await self.storage.list_keys(f"{folder}/{below}"):
-                    await self.storage.delete(key)
+            for below in ("seals", "keys", "parts", "quarantine", "requests"):
+                await self.storage.delete(*await self.storage.list_keys(f"{folder}/{below}"))
             await self.storage.delete(f"{folder}/plan.json")
+        await self.journal.drop([segment for segment, run in segments.items() if run not in kept])
+
+
+def _objects(seal: Seal) -> set[str]:
+    """Keys of everything that a seal names."""
+    return {seal.key, seal.keys} | ({seal.quarantine.key} if seal.quarantine is not None else set())

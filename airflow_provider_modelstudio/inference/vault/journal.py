@@ -6,7 +6,7 @@ import asyncio
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.storage import Piece, Storage
 
-__all__ = ["Journal", "Record", "decode_segment", "encode_segment", "once_key"]
+__all__ = ["Journal", "Record", "Segment", "decode_segment", "encode_segment", "once_key"]
 
 _MAGIC = b"MSJ1"
 _HEADER = struct.Struct("<4sIQ")
@@ -32,7 +32,10 @@ class Record:
     """Outcomes of one request, on their way into the journal."""
 
     keys: Sequence[bytes]
-    columns: pa.RecordBatch
+    rows: Sequence[int]
+    """Rows that asked."""
+    columns: pa.RecordBatch | None
+    """Answers; ``None`` where there are reasons only, and nobody knows yet what answers look like."""
     errors: Sequence[str | None]
     parts: frozenset[int]
     """Parts that wait for these answers."""
@@ -40,14 +43,17 @@ class Record:
 
 def encode_segment(records: Sequence[Record], run_key: str) -> list[Piece]:
     """One self-checking object with the outcomes of some requests, in pieces: vectors are not copied to join them."""
-    columns = pa.concat_batches([record.columns for record in records])
-    keys = pa.array([key for record in records for key in record.keys], KEY_TYPE)
-    errors = pa.array([error for record in records for error in record.errors], pa.string())
+    form = next((record.columns.schema for record in records if record.columns is not None), pa.schema([]))
+    answers = [_answers(record, form) for record in records]
+    head = {
+        "": pa.array([key for record in records for key in record.keys], KEY_TYPE),
+        "row": pa.array([row for record in records for row in record.rows], pa.int64()),
+        "error": pa.array([error for record in records for error in record.errors], pa.string()),
+    }
+    fields = [pa.field(name, column.type) for name, column in head.items()]
     batch = pa.RecordBatch.from_arrays(
-        [keys, errors, *columns.columns],
-        schema=pa.schema(
-            [pa.field("", KEY_TYPE), pa.field("error", pa.string()), *columns.schema], metadata={"run_key": run_key}
-        ),
+        [*head.values(), *(pa.concat_arrays([columns[i] for columns in answers]) for i in range(len(form)))],
+        schema=pa.schema([*fields, *form], metadata={"run_key": run_key}),
     )
     sink = _Pieces()
     with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, batch.schema) as writer:
@@ -82,8 +88,25 @@ class _Pieces:
         """Nothing is open."""
 
 
-def decode_segment(content: bytes) -> tuple[str, pa.RecordBatch] | None:
-    """Run and outcomes of a segment: content key, error, answer columns; ``None`` when it is damaged."""
+def _answers(record: Record, form: pa.Schema) -> list[pa.Array]:
+    if record.columns is None:
+        return [pa.nulls(len(record.keys), field.type) for field in form]
+    return list(record.columns.columns)
+
+
+class Segment(NamedTuple):
+    """Outcomes of some requests, side by side."""
+
+    run_key: str
+    """Of the run that paid."""
+    keys: pa.Array
+    rows: pa.Array
+    errors: pa.Array
+    answers: pa.RecordBatch
+
+
+def decode_segment(content: bytes) -> Segment | None:
+    """What a segment holds; ``None`` when it is damaged."""
     if len(content) < _HEADER.size:
         return None
     magic, checksum, size = _HEADER.unpack_from(content)
@@ -92,7 +115,9 @@ def decode_segment(content: bytes) -> tuple[str, pa.RecordBatch] | None:
         return None
     with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
         batch = reader.read_next_batch()
-    return (batch.schema.metadata or {}).get(b"run_key", b"").decode(), batch
+    answers = pa.RecordBatch.from_arrays(batch.columns[3:], schema=pa.schema(list(batch.schema)[3:]))
+    run_key = (batch.schema.metadata or {}).get(b"run_key", b"").decode()
+    return Segment(run_key, batch.column(0), batch.column(1), batch.column(2), answers)
 
 
 class Journal:
@@ -139,15 +164,18 @@ class Journal:
         self._written += 1
         key = f"{self._folder}/e{self.epoch:08d}-{self._written:08d}.seg"
         await self._storage.create(key, *await asyncio.to_thread(encode_segment, records, self._run_key))
-        self._waiting_for[key] = set().union(*(record.parts for record in records))
+        if not any(error is not None for record in records for error in record.errors):
+            self._waiting_for[key] = set().union(*(record.parts for record in records))
+        # A reason is in no part, and rows of later parts may ask the same: it stays until the commit.
 
     async def drop_part(self, part: int) -> None:
         """Forget segments of which every answer is in a sealed part, now that ``part`` is one."""
-        for key, parts in list(self._waiting_for.items()):
+        for parts in self._waiting_for.values():
             parts.discard(part)
-            if not parts:
-                del self._waiting_for[key]
-                await self._storage.delete(key)
+        done = [key for key, parts in self._waiting_for.items() if not parts]
+        for key in done:
+            del self._waiting_for[key]
+        await self._storage.delete(*done)
 
     async def segments(self) -> list[str]:
         """Keys of all segments, oldest first."""
@@ -155,5 +183,4 @@ class Journal:
 
     async def drop(self, segments: Sequence[str]) -> None:
         """Forget segments whose answers are in a committed dataset."""
-        for key in segments:
-            await self._storage.delete(key)
+        await self._storage.delete(*segments)

@@ -1,9 +1,12 @@
-"""Who may spend: one attempt at a time, without comparing the clocks of two machines.
+"""Who may spend: one attempt at a time at one destination, without comparing the clocks of two machines.
 
 Each attempt claims an epoch, a number that was never claimed before, and keeps a lease on it.
 An attempt spends only while its own lease is valid on its own clock, and starts only when every earlier
 attempt has released its lease or let it run out.
 It writes its lease before it looks for newer epochs: of two that race, at least one sees the other.
+
+A newer attempt of the same owner takes over: Airflow has given up on the older one, which leaves.
+A newer attempt of another owner waits its turn.
 
 A lease saves money; it does not guard the data.
 Data are guarded by objects that are created once, whoever creates them.
@@ -14,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import uuid
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.storage import Storage
 
 __all__ = ["TTL", "Lease", "Process"]
+
+log = logging.getLogger(__name__)
 
 TTL = 30.0
 """Seconds a lease is good for without being renewed."""
@@ -60,30 +66,23 @@ class Process:
 
 
 class Lease:
-    """The right to spend, of one attempt at one cache key."""
+    """The right to spend, of one attempt at one destination."""
 
     def __init__(
         self,
         storage: Storage,
-        prefix: str,
-        run: str,
+        owner: str,
         *,
         clock: Callable[[], float],
         ttl: float = TTL,
         process: Process | None = None,
     ) -> None:
-        """:param prefix: folder of the cache key.
-        :param run: whose requests are counted.
+        """:param owner: equal for the tries of one task instance.
         :param clock: seconds; goes on while the machine is suspended.
         """
         self.epoch = 0
-        self.requests = 0
-        """Requests sent under this lease; recorded with each renewal."""
-        self.requests_before = 0
-        """Requests of earlier attempts at the same run, as far as they were recorded."""
         self._storage = storage
-        self._prefix = prefix
-        self._run = run
+        self._owner = owner
         self._clock = clock
         self._ttl = ttl
         self._margin = MARGIN * ttl / TTL
@@ -91,13 +90,22 @@ class Lease:
         self._nonce = uuid.uuid4().hex
         self._beats = 0
         self._valid_until = -1.0
-        self._superseded = False
+        self._replaced = False
+        """A newer attempt of ours has taken over."""
+        self._passed = False
+        """A newer attempt of another owner may have seen our lease run out, and gone on."""
+        self._queued: set[int] = set()
+        """Newer epochs of other owners, which wait their turn."""
 
     def check(self) -> None:
         """Raise :class:`~..errors.SupersededError` unless this attempt may spend now."""
-        if self._superseded:
+        if self._replaced:
             raise SupersededError(
                 "another attempt of this run has taken over; this one leaves, and what it was answered is kept"
+            )
+        if self._passed:
+            raise SupersededError(
+                "another run into this destination has started; this one leaves, and what it was answered is kept"
             )
         if self._clock() >= self._valid_until:
             raise SupersededError(
@@ -108,30 +116,29 @@ class Lease:
         """Claim the next epoch, and wait until no earlier attempt may spend."""
         await self._claim()
         await self._renew()
+        while self._passed and not self._replaced:  # by one that came between our claim and our lease
+            await self.release()
+            self._passed, self._queued = False, set()
+            await self._claim()
+            await self._renew()
         born = await self._storage.modified(self._epoch_key(self.epoch))
         waiting = {epoch: None for epoch in await self._epochs() if epoch < self.epoch}
         seen: dict[int, tuple[bytes, float]] = {}
+        told = False
         while waiting:
             for epoch in list(waiting):
                 if await self._is_over(epoch, born, seen):
                     del waiting[epoch]
             if waiting:
+                if not told:
+                    log.info("waiting for an earlier run into this destination to end")
+                    told = True
                 await asyncio.sleep(self._ttl / 10)
                 if self._clock() > self._valid_until - self._ttl / 3:
                     await self._renew()
                 self.check()
         await self._renew()
         self.check()
-        self.requests_before = await self._count_requests()
-
-    async def _count_requests(self) -> int:
-        requests = 0
-        for epoch in await self._epochs():
-            if epoch < self.epoch:
-                with contextlib.suppress(ObjectMissingError):
-                    beat = json.loads(await self._storage.read(self._lease_key(epoch)))
-                    requests += beat["requests"] if beat["run"] == self._run else 0
-        return requests
 
     async def forget_earlier(self) -> None:
         """Remove the traces of earlier attempts; our own epoch stays the highest."""
@@ -141,21 +148,23 @@ class Lease:
                 await self._storage.delete(self._epoch_key(epoch))
 
     async def keep(self) -> None:
-        """Renew the lease until cancelled."""
-        while True:
+        """Renew the lease until cancelled, or until another attempt has taken over and waits for it to run out."""
+        while not (self._replaced or self._passed):
             await asyncio.sleep(self._ttl / 3)
             with contextlib.suppress(StorageError):  # the next beat tries again; check() knows when it is too late
                 await self._renew()
 
     async def release(self) -> None:
         """Let the next attempt start at once."""
-        with contextlib.suppress(StorageError):
-            await self._write("released")
+        if self.epoch:
+            with contextlib.suppress(StorageError):
+                await self._write("released")
 
     async def _claim(self) -> None:
         me = json.dumps(
             {
                 "nonce": self._nonce,
+                "owner": self._owner,
                 "host": self._process.host,
                 "boot": self._process.boot,
                 "pid": self._process.pid,
@@ -173,20 +182,28 @@ class Lease:
     async def _renew(self) -> None:
         asked = self._clock()
         await self._write("held")
-        if any(epoch > self.epoch for epoch in await self._epochs()):
-            self._superseded = True
-        if not self._superseded:
+        for epoch in await self._epochs():
+            if epoch > self.epoch and epoch not in self._queued:
+                if await self._takes_over(epoch):
+                    self._replaced = True
+                else:
+                    self._queued.add(epoch)
+        if self._queued and self._clock() >= self._valid_until:
+            self._passed = True
+        if not (self._replaced or self._passed):
             self._valid_until = asked + self._ttl - self._margin
+
+    async def _takes_over(self, epoch: int) -> bool:
+        """Whether a newer attempt is one of ours; one that is gone already was."""
+        try:
+            claim = json.loads(await self._storage.read(self._epoch_key(epoch)))
+        except ObjectMissingError:
+            return True
+        return bool(claim["owner"] == self._owner)
 
     async def _write(self, state: str) -> None:
         self._beats += 1
-        beat = {
-            "beat": self._beats,
-            "nonce": self._nonce,
-            "state": state,
-            "run": self._run,
-            "requests": self.requests,
-        }
+        beat = {"beat": self._beats, "nonce": self._nonce, "state": state}
         await self._storage.replace(self._lease_key(self.epoch), json.dumps(beat).encode())
 
     async def _is_over(self, epoch: int, born: float, seen: dict[int, tuple[bytes, float]]) -> bool:
@@ -215,13 +232,13 @@ class Lease:
         return Process(claim["host"], claim["boot"], claim["pid"], claim["started"]).is_gone()
 
     async def _epochs(self) -> list[int]:
-        return [int(key.rpartition("/")[2]) for key in await self._storage.list_keys(f"{self._prefix}/epoch")]
+        return [int(key.rpartition("/")[2]) for key in await self._storage.list_keys("epoch")]
 
     def _epoch_key(self, epoch: int) -> str:
-        return f"{self._prefix}/epoch/{epoch:08d}"
+        return f"epoch/{epoch:08d}"
 
     def _lease_key(self, epoch: int) -> str:
-        return f"{self._prefix}/lease/{epoch:08d}"
+        return f"lease/{epoch:08d}"
 
 
 def _boot() -> str:

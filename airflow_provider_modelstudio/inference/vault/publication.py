@@ -32,10 +32,10 @@ class Publication:
         """Make a committed dataset what readers see."""
         files = manifest.files(self._storage.destination)
         await self.check(files)
-        sizes = {name: seal.bytes for name, seal in zip(files, manifest.parts, strict=True)}
-        shown = await self._storage.published() or {}
-        if shown == sizes and (await self.record()).get("run_key") == manifest.run_key:
+        if await self.shows(manifest):
             return
+        sizes = _sizes(manifest, files)
+        shown = await self._storage.published() or {}
         # Killed from here on, files of both versions may be shown: all of them are ours, whatever is published next.
         await self._replace(_INTENT, {"files": sorted({*shown, *files})})
         await self._storage.publish(files)
@@ -49,6 +49,12 @@ class Publication:
         await self._replace(PUBLISHED, record)
         if await self._storage.published() != sizes:
             await self._storage.publish(files)  # what the record named until now may go
+
+    async def shows(self, manifest: Manifest) -> bool:
+        """Whether readers see this dataset, and nothing else."""
+        files = manifest.files(self._storage.destination)
+        shown = await self._storage.published() or {}
+        return shown == _sizes(manifest, files) and (await self.record()).get("run_key") == manifest.run_key
 
     async def _replace(self, key: str, record: dict[str, Any]) -> None:
         await self._storage.replace(key, json.dumps(record, indent=1).encode())
@@ -74,3 +80,7 @@ class Publication:
                 f"the destination {self._storage.destination} holds files that this task did not write, such as "
                 f"{strangers[0]!r}; name a new or empty destination, or move them away"
             )
+
+
+def _sizes(manifest: Manifest, files: Iterable[str]) -> dict[str, int]:
+    return {name: seal.bytes for name, seal in zip(files, manifest.parts, strict=True)}

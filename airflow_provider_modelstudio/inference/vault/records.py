@@ -11,7 +11,7 @@ from airflow_provider_modelstudio.inference.errors import DestinationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Counts", "Manifest", "Seal", "restored"]
+__all__ = ["Counts", "Manifest", "Quarantined", "Seal", "restored"]
 
 Restored = TypeVar("Restored")
 
@@ -55,6 +55,17 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Quarantined:
+    """The rows of a finished part that are kept out of the dataset, each with its reason."""
+
+    key: str
+    """Where the file is kept."""
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Seal:
     """A finished part."""
 
@@ -66,6 +77,7 @@ class Seal:
     keys: str
     """Where the content keys of its rows are: 16 bytes a row, zeros for a row without an answer."""
     rows: int
+    """In the file; those in quarantine are booked and not in it."""
     bytes: int
     sha256: str
     columns: tuple[str, ...]
@@ -73,6 +85,7 @@ class Seal:
     digest: str
     """Of the part, see :attr:`~..plan.Part.digest`."""
     counts: Counts
+    quarantine: Quarantined | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -81,7 +94,15 @@ class Seal:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Seal:
         """Back from :meth:`as_dict`."""
-        return cls(**{**record, "columns": tuple(record["columns"]), "counts": Counts(**record["counts"])})
+        apart = record["quarantine"]
+        return cls(
+            **{
+                **record,
+                "columns": tuple(record["columns"]),
+                "counts": Counts(**record["counts"]),
+                "quarantine": None if apart is None else Quarantined(**apart),
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +112,7 @@ class Manifest:
     cache_key: str
     run_key: str
     rows: int
+    """Of the source."""
     removed: int
     """Rows of the version before whose content is not in this one."""
     owner: str
@@ -121,6 +143,11 @@ class Manifest:
         for seal in self.parts:
             counts.add(seal.counts)
         return counts
+
+    @property
+    def quarantined(self) -> int:
+        """Rows that are kept out of the dataset."""
+        return sum(seal.quarantine.rows for seal in self.parts if seal.quarantine is not None)
 
     def files(self, destination: str) -> dict[str, str]:
         """File name in the dataset → key; a single-file dataset is named by its destination."""

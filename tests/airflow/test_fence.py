@@ -1,0 +1,90 @@
+"""Airflow's own word on whether a try still counts, in a real Airflow with its real state store."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+from airflow.models import TaskInstance
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+from airflow_provider_modelstudio.inference.errors import SupersededError
+from airflow_provider_modelstudio.operators.dataset import _fence
+from airflow_provider_modelstudio.operators.inference import EmbedOperator
+
+TEXTS = [f"text number {i}" for i in range(30)]
+
+
+class Replaced(EmbedOperator):
+    """Airflow gives up on this try while it asks, as it does with a worker that it has not heard of for long."""
+
+    def make_task(self):
+        task, act = super().make_task(), [self.give_up]
+
+        class Task(type(task)):
+            def encode(self, questions):
+                if act:
+                    act.pop()()
+                return super().encode(questions)
+
+        return Task(**{name: getattr(task, name) for name in task.__dataclass_fields__})
+
+    def give_up(self):
+        with create_session() as session:
+            (instance,) = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == self.dag_id))
+            instance.prepare_db_for_next_try(session)
+
+
+@pytest.mark.parametrize("operator", [EmbedOperator, Replaced])
+def test_a_try_that_airflow_has_given_up_on_commits_nothing(
+    database, sandbox, connection, tmp_path, monkeypatch, operator
+):
+    """The state store of Airflow refuses it just before the commit: nothing is shown, and what was paid is kept."""
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", connection)
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
+    with DAG(f"fenced_{operator.__name__}", schedule=None) as dag:
+        operator(
+            task_id="embed",
+            inference_id="bailian_embeddings",
+            source=str(tmp_path / "in.parquet"),
+            destination=str(tmp_path / "out"),
+        )
+    dag.relative_fileloc = "fenced.py"
+    bag = DagBag(tmp_path / "no Dags")
+    bag.bag_dag(dag)
+    DagBundlesManager().sync_bundles_to_db()
+    sync_bag_to_db(bag, "dags-folder", None)
+    ended = dag.test()
+    if operator is Replaced:
+        assert ended.state != "success"
+        assert not (tmp_path / "out").exists()
+        assert list(tmp_path.glob("_out.inference/*/runs/*/seals/*"))
+        assert not list(tmp_path.glob("_out.inference/*/runs/*/manifest.json"))
+    else:
+        assert ended.state == "success"
+        assert pq.read_table(tmp_path / "out").num_rows == 30
+
+
+@pytest.mark.parametrize(("status", "counts"), [(404, False), (409, False), (410, False), (500, True), (401, True)])
+def test_what_a_task_process_hears_of_it(status, counts):
+    """The supervisor hands on what the API server said; only "this try is over" stops the commit, not an outage."""
+    told = ErrorResponse(
+        error=ErrorType.API_SERVER_ERROR, detail={"status_code": status, "message": "Server returned error"}
+    )
+
+    class Store:
+        def set(self, key, value):
+            raise AirflowRuntimeError(told)
+
+    context = {"task_state_store": Store()}
+    if counts:
+        _fence(context, "run")
+    else:
+        with pytest.raises(SupersededError, match="given up on this try"):
+            _fence(context, "run")

@@ -1,0 +1,279 @@
+"""Who may spend at a destination, and how many requests a run has sent: leases and meters, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+
+import pytest
+
+from airflow_provider_modelstudio.inference.engine import Budget, StopSignal
+from airflow_provider_modelstudio.inference.errors import (
+    BudgetError,
+    EndpointError,
+    InterruptedRunError,
+    ModelStudioError,
+    SupersededError,
+)
+from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
+from airflow_provider_modelstudio.inference.vault.lease import Lease, Process
+from tests.inference.fakes import Hashes, Scripted, http
+from tests.inference.virtual_time import run_in_virtual_time
+
+TEXTS = [f"row number {i}" for i in range(357)]
+ELSEWHERE = Process("another machine", "boot", 1, "1")
+
+
+class Memory:
+    """Objects in memory, as one attempt reaches them: slowly, and not at all while it is frozen."""
+
+    def __init__(self, objects, dice):
+        self.objects = objects
+        self.dice = dice
+        self.frozen_until = 0.0
+
+    async def pause(self):
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self.dice.uniform(0.0, 0.05))
+        await asyncio.sleep(max(0.0, self.frozen_until - loop.time()))
+
+    async def create(self, key, *pieces):
+        await self.pause()
+        content = b"".join(pieces)
+        if self.objects.setdefault(key, (content, asyncio.get_running_loop().time()))[0] != content:
+            raise ObjectExistsError(key)
+        await self.pause()
+
+    async def replace(self, key, content):
+        await self.pause()
+        self.objects[key] = content, asyncio.get_running_loop().time()
+        await self.pause()
+
+    async def read(self, key):
+        await self.pause()
+        return self._get(key)[0]
+
+    async def modified(self, key):
+        await self.pause()
+        return self._get(key)[1]
+
+    def _get(self, key):
+        if key not in self.objects:
+            raise ObjectMissingError(key)
+        return self.objects[key]
+
+    async def list_keys(self, prefix):
+        await self.pause()
+        return sorted(key for key in self.objects if key.startswith(prefix + "/"))
+
+
+def lease(objects, owner, dice=None):
+    storage = Memory(objects, dice or random.Random(0))  # noqa: S311  # the same each time
+    return Lease(storage, owner, clock=asyncio.get_running_loop().time, ttl=3.0, process=ELSEWHERE)
+
+
+def test_a_newer_try_of_the_same_task_takes_over():
+    """The older one finds out at its next renewal and may not spend; the newer one waits until that is certain."""
+
+    async def history():
+        objects = {}
+        old, new = lease(objects, "task"), lease(objects, "task")
+        await old.acquire()
+        keeping = asyncio.create_task(old.keep())
+        old.check()
+        await new.acquire()
+        new.check()
+        with pytest.raises(SupersededError, match="another attempt of this run"):
+            old.check()
+        keeping.cancel()
+
+    run_in_virtual_time(history())
+
+
+def test_another_task_waits_its_turn():
+    """As long as the first holds its lease nobody else may spend, and nobody throws it out."""
+
+    async def history():
+        objects = {}
+        first, second, third = (lease(objects, owner) for owner in "abc")
+        await first.acquire()
+        keeping = asyncio.create_task(first.keep())
+        queue = [asyncio.create_task(one.acquire()) for one in (second, third)]
+        await asyncio.sleep(100.0)
+        first.check()
+        assert not any(one.done() for one in queue)
+        keeping.cancel()
+        await first.release()
+        await asyncio.wait(queue, return_when=asyncio.FIRST_COMPLETED)
+        assert sorted(one.done() for one in queue) == [False, True]
+        earlier, later = sorted((second, third), key=lambda one: one.epoch)
+        earlier.check()
+        await earlier.release()
+        await asyncio.gather(*queue)
+        later.check()
+
+    run_in_virtual_time(history())
+
+
+def test_who_let_its_lease_run_out_is_passed():
+    """One that was frozen leaves when somebody waited and went on; its renewal does not bring it back."""
+
+    async def history():
+        objects = {}
+        frozen, other = lease(objects, "a"), lease(objects, "b")
+        await frozen.acquire()
+        await other.acquire()  # nobody renews the first
+        with pytest.raises(SupersededError, match="could not be renewed"):
+            frozen.check()
+        keeping = asyncio.create_task(frozen.keep())
+        await asyncio.sleep(2.0)
+        with pytest.raises(SupersededError, match="another run into this destination"):
+            frozen.check()
+        keeping.cancel()
+
+    run_in_virtual_time(history())
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_never_two_at_once(seed):
+    """Tasks and tries that start, freeze, die and end: who may spend is always the newest that was let in."""
+    dice = random.Random(seed)  # noqa: S311  # the same each time
+    spending, objects = [], {}
+
+    async def attempt(number):
+        loop = asyncio.get_running_loop()
+        mine = lease(objects, dice.choice("aab"), dice)
+        storage = mine._storage
+        try:
+            await mine.acquire()
+        except ModelStudioError:
+            return
+        spending.append(mine.epoch)
+        keeping = asyncio.create_task(mine.keep())
+        for _ in range(dice.randint(1, 30)):
+            if dice.random() < 0.1:
+                storage.frozen_until = loop.time() + dice.uniform(0.5, 8.0)
+            await storage.pause()
+            try:
+                mine.check()
+            except SupersededError:
+                break
+            assert max(spending) == mine.epoch, f"{mine.epoch} spends although {max(spending)} was let in"
+            await asyncio.sleep(dice.uniform(0.0, 0.5))
+        keeping.cancel()
+        if dice.random() < 0.6:
+            await mine.release()
+
+    async def history():
+        tries = []
+        for number in range(8):
+            tries.append(asyncio.create_task(attempt(number)))
+            await asyncio.sleep(dice.uniform(0.0, 4.0))
+        await asyncio.gather(*tries)
+
+    run_in_virtual_time(history())
+    assert len(spending) > 1
+
+
+def test_two_models_into_one_destination_take_turns(place):
+    """The second of two runs with different settings asks its first question after the first is shown, and both finish."""
+    place.write(TEXTS[:60])
+    order = []
+
+    def slow(name):
+        def script(number, texts):
+            order.append(name)
+            return asyncio.sleep(0.2)
+
+        return Scripted(script)
+
+    async def both():
+        first = asyncio.create_task(place.start(slow("a"), Hashes(setting="a"), owner="one", lease_seconds=3.0))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(place.start(slow("b"), Hashes(setting="b"), owner="two", lease_seconds=3.0))
+        return await asyncio.gather(first, second)
+
+    summaries = run_in_virtual_time(both())
+    assert [summary.embedded for summary in summaries] == [60, 60]
+    assert order == sorted(order)
+    assert set(order) == {"a", "b"}
+    place.check(TEXTS[:60])
+
+
+def test_a_run_that_waits_can_be_stopped(place):
+    """Asked to stop while another run holds the destination, it leaves at once and asks nothing."""
+    place.write(TEXTS[:60])
+    stop, service = StopSignal(), Scripted()
+
+    async def both():
+        first = asyncio.create_task(place.start(Scripted(lambda n, t: asyncio.sleep(50.0)), owner="one"))
+        await asyncio.sleep(1.0)
+        second = asyncio.create_task(place.start(service, owner="two", stop=stop))
+        await asyncio.sleep(1.0)
+        stop.request()
+        with pytest.raises(InterruptedRunError):
+            await second
+        return await first
+
+    assert run_in_virtual_time(both()).embedded == 60
+    assert service.requests == 0
+
+
+def dead(number, texts):
+    return http(401, kind="security_exception")
+
+
+@pytest.mark.parametrize("tries", [1, 2, 5])
+def test_requests_of_all_tries_count(place, tries):
+    """max_requests holds over tries that failed in order: exactly so many are sent in all."""
+    place.write(TEXTS)
+    sent = 0
+    for _ in range(tries):
+        service = Scripted(lambda number, texts: dead(number, texts) if number > 4 else None)
+        with pytest.raises(EndpointError):
+            place.run(service, Hashes(), budget=Budget(max_requests=90))
+        sent += service.requests
+    service = Scripted(lambda number, texts: http(503) if number % 3 else None)
+    with pytest.raises(BudgetError, match="max_requests is 90"):
+        place.run(service, budget=Budget(max_requests=90))
+    assert sent + service.requests == 90
+
+
+def test_requests_of_a_killed_try_count(place):
+    """A try that was killed without a word counts what it may have sent: never more than max_requests are sent in all."""
+    place.write(TEXTS)
+    sent = 0
+
+    async def killed():
+        service = Scripted(lambda number, texts: asyncio.sleep(1e6) if number > 9 else None)
+        trying = asyncio.create_task(place.start(service, budget=Budget(max_requests=90)))
+        await asyncio.sleep(1.0)
+        kept = {file: file.read_bytes() for file in place.state.glob("*/runs/*/requests/*")}
+        trying.cancel()
+        await asyncio.gather(trying, return_exceptions=True)
+        for file, content in kept.items():  # what the dying try still wrote was never written
+            file.write_bytes(content)
+        return service.requests
+
+    for _ in range(2):
+        sent += run_in_virtual_time(killed())
+    written = [json.loads(file.read_text())["requests"] for file in place.state.glob("*/runs/*/requests/*")]
+    assert len(written) == 2
+    assert sent <= sum(written) <= sent + 2 * 2 * 8
+    service = Scripted(lambda number, texts: http(503) if number % 3 else None)
+    with pytest.raises(BudgetError):
+        place.run(service, budget=Budget(max_requests=90))
+    assert sent + service.requests <= 90
+
+
+def test_another_settings_counts_its_own_requests(place):
+    """Requests count for the run that sent them, though all runs share the lease of the destination."""
+    place.write(TEXTS)
+    service = Scripted(lambda number, texts: dead(number, texts) if number > 20 else None)
+    with pytest.raises(EndpointError):
+        place.run(service, Hashes(setting="a"), budget=Budget(max_requests=40))
+    place.run(Scripted(), Hashes(setting="b"), budget=Budget(max_requests=40))
+    with pytest.raises(BudgetError):
+        place.run(Scripted(), Hashes(setting="a"), budget=Budget(max_requests=service.requests + 5))
+    place.check(TEXTS)

@@ -1,0 +1,83 @@
+"""The commit: one dataset of a run is the fact, whoever comes second, and books that do not balance are none."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.plan import InputFile, make_plan
+from airflow_provider_modelstudio.inference.storage.local import LocalStorage
+from airflow_provider_modelstudio.inference.vault import LocalFile, Vault
+from airflow_provider_modelstudio.inference.vault.records import Counts
+
+
+@pytest.fixture
+def vaults(tmp_path):
+    """Two attempts at one run of three rows in two parts."""
+    pinned = InputFile(path="in.parquet", size=1, stamp="1", row_groups=(3,))
+    plan = make_plan([pinned], endpoint={}, settings={}, output={}, single_file=False, part_rows=2)
+    storage = LocalStorage(tmp_path / "_out.inference", tmp_path / "out", single_file=False)
+    return [Vault(storage, plan) for _ in range(2)]
+
+
+async def seal(vault, folder, index, content, apart=None):
+    """A part whose column holds ``content``, and rows of it that are set apart."""
+    files = []
+    for numbers in (content, apart):
+        path = folder / f"{index}-{content}-{len(files)}"
+        if numbers is not None:
+            pq.write_table(pa.table({"x": pa.array(numbers, pa.int64())}), path)
+        files.append(
+            None if numbers is None else LocalFile(path, len(numbers), path.name.ljust(16, "0"), path.stat().st_size)
+        )
+    counts = Counts(embedded=len(content), failed=len(apart or ()))
+    return await vault.seal(
+        vault.plan.parts[index], *files, keys=bytes(16 * len(content)), columns=["x"], counts=counts
+    )
+
+
+def test_who_commits_first_has_committed(vaults, tmp_path):
+    """Another attempt's dataset is adopted, and the manifest does not change."""
+
+    async def race():
+        first, second = vaults
+        mine = [await seal(first, tmp_path, 0, [1, 2]), await seal(first, tmp_path, 1, [3])]
+        manifest = await first.commit(mine, owner="first", removed=0)
+        assert await second.commit(mine, owner="second", removed=7) == manifest
+        assert await second.committed() == manifest
+
+    asyncio.run(race())
+
+
+def test_who_seals_first_has_sealed(vaults, tmp_path):
+    """Of two attempts at a part one counts, and nothing of the other is left, in the quarantine neither."""
+
+    async def race():
+        first, second = vaults
+        mine = await seal(first, tmp_path, 0, [1], apart=[2])
+        theirs = await seal(second, tmp_path, 0, [5], apart=[6])
+        assert theirs == mine
+        assert await first.storage.list_keys(first.quarantine_key) == [mine.quarantine.key]
+        assert len(await first.storage.list_keys(mine.key.rpartition("/")[0])) == 1
+        assert len(await first.storage.list_keys(mine.keys.rpartition("/")[0])) == 1
+
+    asyncio.run(race())
+
+
+def test_books_that_do_not_balance_are_refused(vaults, tmp_path):
+    """A part with too few rows is not sealed, and a dataset without one of its parts is not committed."""
+
+    async def cheat():
+        vault, _ = vaults
+        with pytest.raises(StorageError, match="do not balance"):
+            await seal(vault, tmp_path, 0, [1])
+        only = await seal(vault, tmp_path, 1, [3])
+        with pytest.raises(StorageError, match="nothing was committed"):
+            await vault.commit([only], owner="", removed=0)
+        assert await vault.committed() is None
+
+    asyncio.run(cheat())

@@ -1,0 +1,225 @@
+"""The protections that ``tests/mutants.py`` switches off one by one: a change of one file, and who has to notice it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MUTANTS", "Mutant"]
+
+PACKAGE = "airflow_provider_modelstudio/inference"
+ENGINE_ROOM = f"{PACKAGE}/engine/__init__.py"
+SENDER = f"{PACKAGE}/engine/sender.py"
+WRITER = f"{PACKAGE}/engine/writer.py"
+WINDOWS = f"{PACKAGE}/engine/windows.py"
+LEASE = f"{PACKAGE}/vault/lease.py"
+JOURNAL = f"{PACKAGE}/vault/journal.py"
+VAULT = f"{PACKAGE}/vault/__init__.py"
+PUBLICATION = f"{PACKAGE}/vault/publication.py"
+RECALL = f"{PACKAGE}/survey/recall.py"
+SURVEY = f"{PACKAGE}/survey/__init__.py"
+LOCAL = f"{PACKAGE}/storage/local.py"
+OBJECTS = f"{PACKAGE}/storage/object_storage.py"
+GOVERNOR_ROOM = f"{PACKAGE}/governor/__init__.py"
+TRANSPORT = f"{PACKAGE}/transport/__init__.py"
+NODE = f"{PACKAGE}/transport/node.py"
+TASKS = f"{PACKAGE}/tasks"
+DATASET = "airflow_provider_modelstudio/operators/dataset.py"
+
+HISTORIES = ("tests/simulation/test_histories.py",)
+CUTS = ("tests/powercut/test_power_cuts.py",)
+ENGINE = ("tests/inference/test_engine.py",)
+LEASES = ("tests/inference/test_lease.py",)
+QUARANTINE = ("tests/inference/test_quarantine.py",)
+VAULTS = ("tests/inference/test_vault.py",)
+ADOPTION = ("tests/inference/test_adoption.py",)
+STORAGE = ("tests/inference/test_storage.py",)
+PUBLISHING = ("tests/chaos/test_publication.py",)
+STORES = ("tests/faults/test_stores.py",)
+REFUSALS = ("tests/faults/test_refusals.py",)
+PLACES = ("tests/faults/test_places.py",)
+DAMAGE = ("tests/faults/test_damage.py",)
+CANARIES = ("tests/security/test_canaries.py",)
+GOVERNOR = ("tests/governor/test_governor.py",)
+OPERATORS = ("tests/operators/test_inference.py",)
+ANSWERS = ("tests/transport/test_answers.py",)
+VECTORS = ("tests/tasks/test_vectors.py",)
+UNFIT = ("tests/inference/test_unfit.py",)
+FLAT = ("tests/inference/test_flat.py",)
+GROUPS = ("tests/inference/test_groups.py",)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A protection that is switched off."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    # Who may spend.
+    Mutant(
+        "the permit is given back before the answer is durable",
+        SENDER,
+        "                    await self._keep(batch, decoded)\n",
+        "                    self.governor.released(self._loop.time(), permit)\n"
+        "                    await self._keep(batch, decoded)\n",
+        HISTORIES,
+    ),
+    Mutant(
+        "an attempt does not wait for earlier ones",
+        LEASE,
+        "for epoch in await self._epochs() if epoch < self.epoch}",
+        "for epoch in []}",
+        HISTORIES,
+    ),
+    Mutant("the lease is not checked before sending", SENDER, "        self._lease.check()\n", "", HISTORIES),
+    Mutant(
+        "two attempts claim one epoch",
+        LEASE,
+        "await self._storage.create(self._epoch_key(self.epoch), me)",
+        "await self._storage.replace(self._epoch_key(self.epoch), me)",
+        HISTORIES,
+    ),
+    Mutant("a newer try is not noticed", LEASE, "self._replaced = True", "pass", LEASES),
+    Mutant("a lease that ran out is renewed", LEASE, "            self._passed = True", "            pass", LEASES),
+    Mutant("another task is thrown out", LEASE, 'return bool(claim["owner"] == self._owner)', "return True", LEASES),
+    Mutant(
+        "a run that waits hears nothing",
+        ENGINE_ROOM,
+        "await _unless_stopped(lease.acquire(), stop)",
+        "await lease.acquire()",
+        LEASES,
+    ),
+    Mutant("Airflow is not asked before the commit", ENGINE_ROOM, "        options.fence()\n", "", ENGINE),
+    Mutant(
+        "Airflow's word is not understood",
+        DATASET,
+        "if _status(error) in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE}:",
+        "if False:",
+        ("tests/airflow/test_fence.py",),
+    ),
+    # What is durable.
+    Mutant(
+        "the own bytes are not recognised after a lost answer",
+        OBJECTS,
+        "            if await self.read(key) != content:\n                raise",
+        "            raise",
+        STORES,
+    ),
+    Mutant(
+        "parts are not named by their content",
+        VAULT,
+        'f"part-{part.index:05d}-{sha256[:16]}.parquet"',
+        'f"part-{part.index:05d}.parquet"',
+        HISTORIES,
+    ),
+    Mutant(
+        "a part is sealed before it is stored",
+        VAULT,
+        "        await self.storage.create_from(key, file.path)\n        await self.storage.create(keys_key",
+        "        asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(self.storage.create_from(key, file.path)))\n"
+        "        await self.storage.create(keys_key",
+        HISTORIES,
+    ),
+    Mutant(
+        "a committed dataset is replaced",
+        VAULT,
+        "await self.storage.create(self.manifest_key, manifest.as_json())",
+        "await self.storage.replace(self.manifest_key, manifest.as_json())",
+        VAULTS,
+    ),
+    Mutant("the books of a dataset are not checked", VAULT, "if manifest.counts.rows != ", "if False and manifest.counts.rows != ", VAULTS),
+    Mutant("the books of a part are not checked", VAULT, "if not counts.rows == part.rows == written or", "if False and", VAULTS),
+    Mutant("what lost a race stays", VAULT, "await self.storage.delete(*strays)", "pass", VAULTS),
+    Mutant("a damaged segment is believed", JOURNAL, "zlib.crc32(body) != checksum", "False", ENGINE),
+    Mutant("the journal is not read", RECALL, "for key in await self._vault.journal.segments():", "for key in []:", ENGINE),
+    Mutant("a reason leaves the journal with its part", JOURNAL, "if not any(error is not None", "if not any(False", ENGINE),
+    Mutant(
+        "a commit drops what others paid for",
+        ENGINE_ROOM,
+        "[segment for segment in segments if segment not in known.foreign]",
+        "segments",
+        ENGINE,
+    ),
+    Mutant("an answer of this run goes to two rows", RECALL, "part not in used_up", "True", ENGINE),
+    Mutant("an answer of an earlier run goes to two rows", SURVEY, '~np.isin(-2 - known["at"], taken)', 'known["at"] >= 0', ENGINE),
+    Mutant("equal rows are asked each", SURVEY, "        if share:\n", "        if False:\n", ENGINE),
+    Mutant("a part of a changed file is taken over", f"{PACKAGE}/plan.py", "pieces.append((file.path, file.size, file.stamp, ", "pieces.append((file.path, file.size, ", ADOPTION),
+    Mutant("a part with failed rows is taken over", VAULT, "if seal.digest and not seal.counts.failed", "if seal.digest", ADOPTION),
+    # The disk and the stores.
+    Mutant("an object is not synced", LOCAL, "                self._disk.sync(descriptor)\n            finally:\n                self._disk.close(descriptor)\n        return temporary", "                pass\n            finally:\n                self._disk.close(descriptor)\n        return temporary", CUTS),
+    Mutant("a part is not synced", LOCAL, "            self._sync(source)\n", "", CUTS),
+    Mutant("a new name is not synced", LOCAL, "            self._disk.unlink(temporary)\n        self._sync(path.parent)\n", "            self._disk.unlink(temporary)\n", CUTS),
+    Mutant("a folder is published before it is synced", LOCAL, "            self._sync(stage)\n", "", CUTS),
+    Mutant("a new folder is not synced", LOCAL, "            self._sync(folder.parent)\n", "", CUTS),
+    Mutant("two creators of one object both win", LOCAL, "            self._disk.link(temporary, path)\n        except", "            self._disk.rename(temporary, path)\n            temporary.touch()\n        except", STORAGE),
+    Mutant("keys may leave the state folder", LOCAL, 'if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):', "if False:", STORAGE),
+    Mutant("a store that overwrites is believed", OBJECTS, "            await self._probe()\n", "            self._creates = True\n", STORES),
+    Mutant("a listing comes from a cache", OBJECTS, "        self._fs.invalidate_cache()\n        try:", "        try:", STORES),
+    # What readers see.
+    Mutant("files of somebody else are overwritten", PUBLICATION, "        if strangers:", "        if False:", ENGINE),
+    Mutant("a publication leaves no word", PUBLICATION, "        await self._replace(_INTENT, {", "        str({", PUBLISHING),
+    Mutant("files that the record names go", OBJECTS, "set(shown) - set(files) - await self._named()", "set(shown) - set(files)", PUBLISHING),
+    Mutant("a dead try's rows stay in the quarantine", VAULT, "(key for key in found if key not in named)", "()", QUARANTINE),
+    Mutant("keys of rows in quarantine stay among those of the part", WRITER, "window.keys[kept].tobytes()", "window.keys.tobytes()", QUARANTINE),
+    Mutant("a source that changes is not noticed", ENGINE_ROOM, "        await asyncio.to_thread(self._source.check_unchanged)\n", "", PLACES),
+    # Money.
+    Mutant("a guard does not stop a run", SENDER, "        if refusal is not None:", "        if False:", LEASES),
+    Mutant("a guard does not refuse a run", ENGINE_ROOM, "        if refusal is not None:", "        if False:", OPERATORS),
+    Mutant("requests of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "return requests <= self._allowed", "return True", LEASES),
+    Mutant("too many failed rows are accepted", WRITER, "if bound is not None and", "if False and", ENGINE),
+    # Answers.
+    Mutant("answers of another form are mixed in", WINDOWS, "        elif not columns.schema.equals(self.answer_schema):", "        elif False:", ENGINE),
+    Mutant("what is no number is written", f"{TASKS}/vectors.py", "if np.count_nonzero(finite) == finite.size:", "if True:", VECTORS),
+    Mutant("weights that are no numbers are written", f"{TASKS}/sparse_embedding.py", "if not np.isfinite(weights).all():", "if False:", ("tests/tasks/test_sparse_embedding.py",)),
+    Mutant("scores that are no numbers are written", f"{TASKS}/rerank.py", "if not np.isfinite(values).all():", "if False:", ("tests/tasks/test_rerank.py",)),
+    Mutant("a short list of weights is zipped", f"{TASKS}/sparse_embedding.py", "if len(rows) != len(questions):", "if False:", ("tests/tasks/test_sparse_embedding.py",)),
+    Mutant("damaged pages of a source are read", f"{PACKAGE}/dataset/__init__.py", "page_checksum_verification=True", "page_checksum_verification=False", DAMAGE),
+    Mutant("damaged pages of a part are read", f"{PACKAGE}/dataset/parts.py", "page_checksum_verification=True", "page_checksum_verification=False", ("tests/security/test_state.py",)),
+    Mutant("pages are written without checksums", f"{PACKAGE}/dataset/parts.py", "write_page_checksum=True", "write_page_checksum=False", DAMAGE),
+    Mutant(
+        "a first answer that does not fit is not made durable",
+        f"{PACKAGE}/engine/sender.py",
+        "        await self._write_down(batch, decoded, [once_key(question.key) for question in batch.questions])\n",
+        "",
+        UNFIT,
+    ),
+    Mutant(
+        "an answer with a reason is an answer",
+        f"{PACKAGE}/engine/window.py",
+        "        self.keys[position] = (0, 0)\n",
+        "",
+        UNFIT,
+    ),
+    Mutant(
+        "a request that only means something as a whole is cut",
+        f"{PACKAGE}/engine/sender.py",
+        "rows = 1 if self._task.limits.whole else len(batch.questions)",
+        "rows = len(batch.questions)",
+        FLAT,
+    ),
+    Mutant(
+        "a window ends in the middle of a query",
+        f"{PACKAGE}/dataset/groups.py",
+        "            if first + cut not in ends:",
+        "            if False:",
+        FLAT + GROUPS,
+    ),
+    # The service.
+    Mutant("a redirect is followed", NODE, "allow_redirects=False", "allow_redirects=True", ANSWERS),
+    Mutant("somebody else is taken for Elasticsearch", TRANSPORT, "        if not names_elasticsearch(answer.headers):", "        if False:", ANSWERS),
+    Mutant("a row is quoted in its reason", SENDER, "scrub(decision.reason, [str(q.value) for q in batch.questions])", "decision.reason", CANARIES),
+    Mutant("an endpoint of other settings is asked unasked", DATASET, "            if looks[-1] != looks[0]:", "            if False:", REFUSALS),
+    Mutant("Retry-After is not heard", GOVERNOR_ROOM, "if retry_after is not None and retry_after > 0.0:", "if False:", GOVERNOR),
+    Mutant("an absurd Retry-After is believed", GOVERNOR_ROOM, "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after", GOVERNOR),
+    Mutant("retries cost nothing", GOVERNOR_ROOM, "if self._budget >= 1.0:", "if True:", GOVERNOR),
+    Mutant("the breaker does not open", GOVERNOR_ROOM, "self._failed_in_row >= BREAK_AFTER", "False", GOVERNOR),
+    Mutant("patience has no end", GOVERNOR_ROOM, "return self._limits.patience - (0.0 if", "return self._limits.patience - (0.0 if True or", GOVERNOR),
+    Mutant("a refusal does not slow down", GOVERNOR_ROOM, "            self._slow_down(now, permit, unit)\n", "            pass\n", GOVERNOR),
+    Mutant("too many at once does not narrow", GOVERNOR_ROOM, "self._narrow(now, CUT * (self._ceiling - 1.0))", "pass", GOVERNOR),
+    Mutant("a permit is given back twice", GOVERNOR_ROOM, "        if not permit.is_open:", "        if False:", ("tests/governor",)),
+)  # fmt: skip
