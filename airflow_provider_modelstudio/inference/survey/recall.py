@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,19 +18,27 @@ from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.vault.journal import decode_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from airflow_provider_modelstudio.inference.tasks import Decoded
     from airflow_provider_modelstudio.inference.vault import Vault
     from airflow_provider_modelstudio.inference.vault.records import Seal
 
-__all__ = ["KEY", "Known", "Shelf", "Source"]
+__all__ = ["KEY", "Known", "Shelf", "Source", "WiderRecord"]
 
 KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
 """A content key as two numbers; all zeros means that there is no answer."""
 CACHE_BYTES = 48 * 1024 * 1024
 """Decoded answers of earlier runs that are held at a time."""
 SHELF_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+class WiderRecord(NamedTuple):
+    """Where answers in a wider form are, and how they become answers of this run."""
+
+    vaults: Sequence[Vault]
+    narrow: Callable[[pa.RecordBatch], Decoded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,8 @@ class Source:
     segment: str | None
     same_run: bool
     """The answers were paid for by this run."""
+    narrow: Callable[[pa.RecordBatch], Decoded] | None = None
+    """What makes this run's answers of them; ``None`` where they are such."""
 
     @property
     def book(self) -> str:
@@ -52,17 +62,33 @@ class Source:
             return "reused"
         return "deduplicated" if self.segment is None else "embedded"
 
+    def told(self, columns: pa.RecordBatch, reasons: list[str | None]) -> tuple[pa.RecordBatch, list[str | None]]:
+        """Answers and reasons in the form of this run."""
+        if self.narrow is None:
+            return columns, reasons
+        decoded = self.narrow(columns)
+        return decoded.columns, [decoded.refused.get(i) for i in range(len(reasons))]
+
 
 class Known:
     """All answers on record for one cache key, numbered from 0."""
 
-    def __init__(self, vault: Vault, keys_path: Path, sealed_path: Path, also: Sequence[Vault] = ()) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        keys_path: Path,
+        sealed_path: Path,
+        also: Sequence[Vault] = (),
+        wider: WiderRecord | None = None,
+    ) -> None:
         """:param keys_path: where the keys go.
         :param sealed_path: where the keys of this run's finished parts go, too, whether or not others may share them.
         :param also: vaults of other destinations whose answers may be shared.
+        :param wider: vaults with wider answers, which are believed last.
         """
         self._vault = vault
         self._also = also
+        self._wider = wider
         self.keys_path = keys_path
         self.sealed_path = sealed_path
         self.sources: list[Source] = []
@@ -72,7 +98,7 @@ class Known:
         self.journal = range(0)
         """Numbers of the answers in the journal."""
         self.damaged: list[str] = []
-        """Segments that fail their checksum; their rows are asked again."""
+        """Where segments are that fail their checksum; their rows are asked again."""
         self._readers: OrderedDict[int, PartReader] = OrderedDict()
         self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
         self._cached_bytes = 0
@@ -94,7 +120,7 @@ class Known:
                     file.write(keys)
             first = self.rows
             for key in await self._vault.journal.segments():
-                file.write(await self._segment(key, reuse=reuse))
+                file.write(await self._segment(self._vault, key, reuse=reuse))
             self.journal = range(first, self.rows)
             if reuse:
                 shown = (await self._vault.publication.record()).get("run_key")
@@ -108,6 +134,8 @@ class Known:
                         self.previous = range(first, self.rows)
                 for vault in self._also:
                     await self._read_also(vault, file)
+                if self._wider is not None:
+                    await self._read_wider(*self._wider, file, shown)
         return sealed
 
     async def _read_also(self, vault: Vault, file: IO[bytes]) -> None:
@@ -115,10 +143,31 @@ class Known:
             seals = (await vault.seals(run)).values()
             file.writelines([await self._part(vault, seal, same_run=False) for seal in seals])
 
-    async def _part(self, vault: Vault, seal: Seal, *, same_run: bool) -> bytes:
+    async def _read_wider(
+        self, vaults: Sequence[Vault], narrow: Callable[[pa.RecordBatch], Decoded], file: IO[bytes], shown: str | None
+    ) -> None:
+        """Of this destination and of others, also what a run has not finished: whoever changes the form pays for nothing."""
+        for vault in vaults:
+            for key in await vault.journal.segments():
+                file.write(await self._segment(vault, key, reuse=True, narrow=narrow))
+            for run in await vault.runs():
+                first = self.rows
+                for seal in (await vault.seals(run)).values():
+                    file.write(await self._part(vault, seal, same_run=False, narrow=narrow))
+                if run == shown:
+                    self.previous = range(first, self.rows)
+
+    async def _part(
+        self,
+        vault: Vault,
+        seal: Seal,
+        *,
+        same_run: bool,
+        narrow: Callable[[pa.RecordBatch], Decoded] | None = None,
+    ) -> bytes:
         keys = await self._keys(vault, seal)
         if keys:
-            self._add(Source(self.rows, seal.rows, vault, seal, None, same_run))
+            self._add(Source(self.rows, seal.rows, vault, seal, None, same_run, narrow))
         return keys
 
     @staticmethod
@@ -126,10 +175,12 @@ class Known:
         keys = await vault.storage.read(seal.keys)
         return keys if len(keys) == seal.rows * KEY.itemsize else b""
 
-    async def _segment(self, key: str, *, reuse: bool) -> bytes:
-        decoded = decode_segment(await self._vault.storage.read(key))
+    async def _segment(
+        self, vault: Vault, key: str, *, reuse: bool, narrow: Callable[[pa.RecordBatch], Decoded] | None = None
+    ) -> bytes:
+        decoded = decode_segment(await vault.storage.read(key))
         if decoded is None:
-            self.damaged.append(key)
+            self.damaged.append(vault.storage.locate(key))
             return b""
         run, batch = decoded
         same_run = run == self._vault.plan.run_key
@@ -138,7 +189,7 @@ class Known:
         keys = batch.column(0)
         if not same_run:  # why a row failed is asked anew in a new run
             keys = pa.compute.if_else(batch.column(1).is_null(), keys, pa.scalar(bytes(16), keys.type))
-        self._add(Source(self.rows, batch.num_rows, self._vault, None, key, same_run))
+        self._add(Source(self.rows, batch.num_rows, vault, None, key, same_run, narrow))
         return b"".join(keys.to_pylist())
 
     def _add(self, source: Source) -> None:
@@ -158,7 +209,7 @@ class Known:
                 group = await self._load(int(owner), 0)
                 taken = group.take(pa.array(rows))
                 columns = pa.RecordBatch.from_arrays(taken.columns[2:], schema=pa.schema(list(taken.schema)[2:]))
-                found.append((at, columns, taken.column(1).to_pylist(), source.book))
+                found.append((at, *source.told(columns, taken.column(1).to_pylist()), source.book))
                 continue
             reader = await self._reader(int(owner))
             ends = np.array(reader.group_ends)
@@ -167,9 +218,8 @@ class Known:
                 inside = groups == group_index
                 start = ends[group_index - 1] if group_index else 0
                 group = await self._load(int(owner), int(group_index))
-                found.append(
-                    (at[inside], group.take(pa.array(rows[inside] - start)), [None] * int(inside.sum()), source.book)
-                )
+                columns = group.take(pa.array(rows[inside] - start))
+                found.append((at[inside], *source.told(columns, [None] * columns.num_rows), source.book))
         return found
 
     async def _reader(self, owner: int) -> PartReader:
@@ -186,13 +236,13 @@ class Known:
         if (owner, group) in self._cache:
             self._cache.move_to_end((owner, group))
             return self._cache[owner, group]
-        segment = self.sources[owner].segment
+        segment, vault = self.sources[owner].segment, self.sources[owner].vault
         if segment is None:
             batch = (await self._reader(owner)).group(group)
         else:
-            decoded = decode_segment(await self._vault.storage.read(segment))
+            decoded = decode_segment(await vault.storage.read(segment))
             if decoded is None:
-                raise StorageError(f"{self._vault.storage.locate(segment)} was damaged while the task was running")
+                raise StorageError(f"{vault.storage.locate(segment)} was damaged while the task was running")
             batch = decoded[1]
         self._cache[owner, group] = batch
         self._cached_bytes += batch.nbytes

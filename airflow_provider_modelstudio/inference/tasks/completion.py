@@ -21,7 +21,7 @@ from .tokens import estimate_tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from . import Answer
+    from . import Answer, Wider
 
 __all__ = ["NO_TEXT", "Completion"]
 
@@ -100,6 +100,11 @@ class Completion:
     @property
     def _template(self) -> Template:
         return parse_template(self.prompt)
+
+    @property
+    def wider(self) -> Wider | None:
+        """Answers have one form."""
+        return None
 
     def check(self, schema: pa.Schema) -> None:
         """Raise for a placeholder without its column, or with one of a type that cannot be written into a prompt."""
