@@ -19,6 +19,7 @@ import re
 import resource
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,11 +158,14 @@ class Books:
 
     def __init__(self) -> None:
         self.requests = self.rows = self.in_flight = self.most_in_flight = 0
+        self.first_at: float | None = None
+        """When the first question came, on the machine's monotonic clock."""
 
     def bill(self) -> bytes:
         """As JSON."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         told = {"requests": self.requests, "rows": self.rows, "most_in_flight": self.most_in_flight}
+        told |= {"first_at": self.first_at}
         return json.dumps({**told, "cpu_seconds": round(used.ru_utime + used.ru_stime, 6)}).encode()
 
 
@@ -203,6 +207,7 @@ class Connection(asyncio.Protocol):
             self._write(kind.told, cbor=cbor)
         else:
             rows = [int(row) for row in _ROW.findall(body)]
+            self._books.first_at = self._books.first_at or time.monotonic()
             self._books.requests += 1
             self._books.rows += len(rows)
             content, delay = kind.answer(rows), self._latency

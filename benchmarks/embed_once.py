@@ -2,7 +2,6 @@
 
     python benchmarks/embed_once.py --rows 100000 [--concurrency 64] [--latency 0.1] [--media json|cbor] [--keep FOLDER]
     python benchmarks/embed_once.py --task sparse_embedding|rerank|completion|multi_modal_embedding
-    python benchmarks/embed_once.py --profile out.pstats [--top 30]
 
 Prints one JSON object: rows a second, CPU seconds for 1,000 rows, peak memory over the process before ``execute``.
 """
@@ -13,6 +12,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +20,9 @@ from typing import Any
 from rows import TASKS, Meter, bill, check_output, make_input, server
 
 
-def context() -> dict[str, Any]:
+def context(run_id: str) -> dict[str, Any]:
     """As much of Airflow's context as the operator reads."""
-    ti = SimpleNamespace(dag_id="benchmark", run_id="run", task_id="ask", map_index=-1)
+    ti = SimpleNamespace(dag_id="benchmark", run_id=run_id, task_id="ask", map_index=-1)
     return {"ti": ti, "outlet_events": {}}
 
 
@@ -42,9 +42,8 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="folder for input and output; a second run there goes on from the first"
     )
+    parser.add_argument("--run-id", default="first", help="another one for a run that goes on from the first")
     parser.add_argument("--changed", type=int, default=0, help="change every n-th row of the input")
-    parser.add_argument("--profile", type=Path, help="write a cProfile there")
-    parser.add_argument("--top", type=int, default=0, help="with --profile: print so many functions")
     asked = parser.parse_args()
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     with tempfile.TemporaryDirectory(dir=asked.keep) as scratch:
@@ -88,30 +87,19 @@ def run(asked: argparse.Namespace, url: str, source: Path, destination: Path) ->
     os.environ["AIRFLOW_CONN_MODELSTUDIO_DEFAULT"] = json.dumps(connection)
     operator = make_operator(asked, source, destination)
     before = bill(url)
-    if asked.profile:
-        import cProfile  # noqa: PLC0415  # only when asked for
-
-        profiler = cProfile.Profile()
-        profiler.enable()
-    meter = Meter()
-    summary = operator.execute(context())
+    meter, began = Meter(), time.monotonic()
+    summary = operator.execute(context(asked.run_id))
     took = meter.read(asked.rows)
-    if asked.profile:
-        profiler.disable()
-        profiler.dump_stats(asked.profile)
     after = bill(url)
     if asked.vector_type == "float32":
         check_output(destination, asked.rows, asked.task)
     if after["rows"] - before["rows"] != summary["embedded"] or summary["failed"]:
         raise SystemExit(f"{after['rows'] - before['rows']} rows answered for {summary}")
-    if asked.profile and asked.top:
-        import pstats  # noqa: PLC0415  # only when asked for
-
-        pstats.Stats(str(asked.profile)).sort_stats("tottime").print_stats(asked.top)
     return {
         **took,
         "asked": summary["embedded"],
         "requests": summary["requests"],
+        "seconds_before_first_request": None if after["first_at"] is None else round(after["first_at"] - began, 3),
         "most_in_flight": after["most_in_flight"],
         "server_cpu_seconds_per_1000_rows": round(
             (after["cpu_seconds"] - before["cpu_seconds"]) / asked.rows * 1000, 5
