@@ -77,3 +77,19 @@ SEED ?=
 .PHONY: chaos
 chaos: $(VENV)/dev.stamp  ## kill the operator in a real Airflow, check every row and the bill: about 10 minutes
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# Peers, plots and profiler have an environment of their own. FLAGS='--only at_once' measures less, FLAGS=--large more.
+BENCH := $(VENV)/bench
+FLAGS ?=
+.PHONY: bench profile
+bench: $(VENV)/demo.stamp $(VENV)/bench.stamp  ## measure beside peers, write docs/benchmarks.md: half an hour, alone on the machine
+	@$(BIN)/python benchmarks/bench.py --peers $(BENCH)/bin/python $(FLAGS)
+
+profile: $(VENV)/demo.stamp $(VENV)/bench.stamp  ## where the CPU of a run goes; FLAGS='--media cbor --task rerank' for others
+	@$(BIN)/python benchmarks/profile_once.py --py-spy $(BENCH)/bin/py-spy $(FLAGS)
+
+$(VENV)/bench.stamp: $(VENV)/uv.stamp benchmarks/requirements.txt
+	@echo 'Installing Daft, elasticsearch-py, matplotlib and py-spy into $(BENCH) …'
+	@$(BIN)/python -m venv --clear $(BENCH)
+	@$(BIN)/python -m uv pip install --quiet --python $(BENCH)/bin/python --requirement benchmarks/requirements.txt
+	@touch $@

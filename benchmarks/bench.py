@@ -106,10 +106,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "benchmarks" / "results.json")
     parser.add_argument("--only", default="", help="groups, with commas between; results of others are kept")
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts; for trying out")
+    parser.add_argument("--rounds", type=int, default=3, help="most rounds of a program")
     parser.add_argument("--large", action="store_true", help="also 10 million rows, a million requests, 100,000 files")
     asked = parser.parse_args()
     began = time.monotonic()
-    cases = make_cases(scale=asked.scale, large=asked.large)
+    cases = make_cases(scale=asked.scale, rounds=asked.rounds, large=asked.large)
     groups = asked.only.split(",") if asked.only else list(dict.fromkeys(case.group for case in cases))
     cases = [case for case in cases if case.group in groups and (case.who != "daft" or asked.peers is not None)]
     before = json.loads(asked.results.read_text(encoding="utf-8")) if asked.only and asked.results.exists() else {}
@@ -119,7 +120,7 @@ def main() -> None:
     }
     asked.results.parent.mkdir(parents=True, exist_ok=True)
     asked.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    page = write_page(results, asked.page)
+    page = write_page(results, asked.page, plots=asked.peers is not None)
     if asked.peers is not None:
         subprocess.run(
             [asked.peers, Path(__file__).with_name("plots.py"), asked.results, asked.page.parent], check=True

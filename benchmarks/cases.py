@@ -51,8 +51,8 @@ def command(who: str, peers: Path | None) -> list[str]:
     return [python, str(HERE / programs[who])]
 
 
-def make_cases(*, scale: float, large: bool) -> list[Case]:
-    """All cases; ``scale`` makes them smaller, ``large`` adds those that take half an hour and more."""
+def make_cases(*, scale: float, rounds: int, large: bool) -> list[Case]:
+    """All cases; ``scale`` makes them smaller, ``rounds`` is how often what is compared runs, ``large`` adds those that take half an hour and more."""
 
     def rows(count: int) -> int:
         return max(20, round(count * scale))
@@ -63,9 +63,9 @@ def make_cases(*, scale: float, large: bool) -> list[Case]:
     whole = rows(100_000)
     cases = []
     for media in MEDIA:
-        cases.append(ours("at_once", media, 3, rows=whole, media=media))
-        cases.append(Case("at_once", "floor", media, {"rows": whole, "media": media}, 3))
-    cases += [Case("at_once", who, "json", {"rows": whole}, 3) for who in ("loop", "daft")]
+        cases.append(ours("at_once", media, rounds, rows=whole, media=media))
+        cases.append(Case("at_once", "floor", media, {"rows": whole, "media": media}, rounds))
+    cases += [Case("at_once", who, "json", {"rows": whole}, rounds) for who in ("loop", "daft")]
     for flight in (32, 128):
         flags = {"rows": whole, "latency": LATENCY, "concurrency": flight}
         cases += [ours("latency", f"{media}-{flight}", **flags, media=media) for media in MEDIA]
