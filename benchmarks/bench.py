@@ -116,6 +116,7 @@ def main() -> None:
     before = json.loads(asked.results.read_text(encoding="utf-8")) if asked.only and asked.results.exists() else {}
     results = {
         "about": machine(asked.peers),
+        "scale": asked.scale,
         "results": {**before.get("results", {}), **measure_all(cases, asked.peers)},
     }
     asked.results.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ GROWTH = {
     "concurrency": "Requests in flight, at 10 ms",
 }
 REQUEST = 10
+ROWS_PER_FILE = 10
 
 
 class Results:
@@ -31,6 +32,10 @@ class Results:
         found = self._results.get(key, {}).get(name)
         return None if found is None else float(found)
 
+    def took(self, key: str) -> dict[str, Any]:
+        """All numbers of a run."""
+        return self._results[key]
+
     def names(self, prefix: str) -> list[str]:
         """What was measured below a prefix, in order."""
         return [key.removeprefix(prefix) for key in self._results if key.startswith(prefix)]
@@ -42,7 +47,7 @@ def write_page(measured: dict[str, Any], path: Path, *, plots: bool) -> str:
     about = ", ".join(f"{name} {value}" if name != "machine" else value for name, value in measured["about"].items())
     sections = [
         "# Benchmarks",
-        _introduction(about),
+        _introduction(about, measured["scale"]),
         _goals(results),
         _side_by_side(results, plots=plots),
         _flights(results),
@@ -56,11 +61,17 @@ def write_page(measured: dict[str, Any], path: Path, *, plots: bool) -> str:
     return page
 
 
-def _introduction(about: str) -> str:
+def _introduction(about: str, scale: float) -> str:
+    smaller = (
+        ""
+        if scale == 1
+        else f"Only {scale:.0%} of the usual counts were run, which makes the start of a run weigh more.\n"
+    )
     return (
         f"What `make bench` measured: {about}.\n"
         "Server on loopback and on the other core, 1,024 float32 a row, 10 rows a request where the task type allows it.\n"
         "The real operators, with journal, pacing, content keys, checksums and commit.\n"
+        f"{smaller}"
         "Each program's output was read back and checked, row by row, before its number was taken.\n"
         "Seconds depend on the machine and on what else it does: compare within the page."
     )
@@ -71,6 +82,17 @@ def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
     columns = list(head)
     rows = ["| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *lines]]
     return "\n".join(rows)
+
+
+def amount(group: str, key: str, took: dict[str, Any]) -> int:
+    """How much of what may grow there was in a run."""
+    match group:
+        case "concurrency":
+            return int(key.rpartition("/")[2])
+        case "files":
+            return int(took["rows"]) // ROWS_PER_FILE
+        case _:
+            return int(took[group])
 
 
 def _number(value: float | None, form: str) -> str:
@@ -240,7 +262,7 @@ def _growth(results: Results, *, plots: bool) -> str:
             cpu, rows = results.get(key, "cpu_seconds_per_1000_rows"), results.get(key, "rows")
             lines.append(
                 [
-                    f"{int(name):,}",
+                    f"{amount(group, key, results.took(key)):,}",
                     _number(rows, ",.0f"),
                     _number(cpu, ".4f"),
                     _number(results.get(key, "rows_per_second"), ",.0f"),

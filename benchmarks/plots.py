@@ -14,7 +14,7 @@ import matplotlib as mpl
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
-from page import GROWTH, WHO
+from page import GROWTH, WHO, amount
 
 INK, OURS, OTHERS = "#333333", "#ff6a00", "#9aa5b1"
 
@@ -43,7 +43,7 @@ def plot_growth(results: dict[str, dict[str, Any]], path: Path) -> None:
     figure, panels = plt.subplots(2, 2, figsize=(8, 5.5), layout="constrained", squeeze=False)
     for axes, group in zip(panels.flat, groups, strict=False):
         points = sorted(
-            (int(key.rpartition("/")[2]), took["cpu_seconds_per_1000_rows"])
+            (amount(group, key, took), took["cpu_seconds_per_1000_rows"])
             for key, took in results.items()
             if key.startswith(f"{group}/ours/")
         )

@@ -125,7 +125,9 @@ def test_the_page_tells_ratios(tmp_path):
         "at_once/loop/json": took(0.2, 5_000),
         "latency/ours/json-32": took(0.05, 3_000),
     }
-    page = write_page({"about": {"machine": "2 cores"}, "results": results}, tmp_path / "page.md", plots=False)
+    page = write_page(
+        {"about": {"machine": "2 cores"}, "scale": 1.0, "results": results}, tmp_path / "page.md", plots=False
+    )
     assert "| EmbedOperator, JSON | 0.0500 | 1.0 | 2.5 | 18,000 | 100 |" in page
     assert "| elasticsearch-py loop, JSON | 0.2000 | 4.0 | 10.0 | 5,000 | 100 |" in page
     assert "| EmbedOperator, JSON | 100 ms | 32 | 3,000 | 3,200 | 94% | 0.0500 |" in page
