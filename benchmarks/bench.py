@@ -27,6 +27,7 @@ from cases import Case, command, make_cases
 from page import write_page
 from rows import make_files
 
+SHOWN = ("rows_per_second", "cpu_seconds_per_1000_rows", "peak_memory_mib")
 ROOT = Path(__file__).parents[1]
 
 
@@ -57,22 +58,16 @@ def _run(case: Case, flags: dict[str, Any], peers: Path | None) -> dict[str, Any
     return took
 
 
-def measure_all(cases: list[Case], peers: Path | None) -> dict[str, dict[str, Any]]:
-    """Result by key. The rounds of a group take turns."""
+def measure_group(cases: list[Case], peers: Path | None) -> dict[str, dict[str, Any]]:
+    """Result by key. Rounds take turns."""
     runs: dict[str, list[dict[str, Any]]] = {}
-    for group in dict.fromkeys(case.group for case in cases):
-        mine = [case for case in cases if case.group == group]
-        for number in range(max(case.rounds for case in mine)):
-            for case in mine:
-                if number < case.rounds:
-                    took = measure(case, peers)
-                    runs.setdefault(case.key, []).append(took)
-                    shown = ("rows_per_second", "cpu_seconds_per_1000_rows", "peak_memory_mib")
-                    print(
-                        f"{case.key}: " + ", ".join(f"{took[name]} {name}" for name in shown),
-                        file=sys.stderr,
-                        flush=True,
-                    )
+    for number in range(max(case.rounds for case in cases)):
+        for case in cases:
+            if number < case.rounds:
+                took = measure(case, peers)
+                runs.setdefault(case.key, []).append(took)
+                shown = ", ".join(f"{took[name]} {name}" for name in SHOWN)
+                print(f"{case.key}: {shown}", file=sys.stderr, flush=True)
     return {key: _median(took) for key, took in runs.items()}
 
 
@@ -107,20 +102,25 @@ def main() -> None:
     parser.add_argument("--only", default="", help="groups, with commas between; results of others are kept")
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts; for trying out")
     parser.add_argument("--rounds", type=int, default=3, help="most rounds of a program")
-    parser.add_argument("--large", action="store_true", help="also 10 million rows, a million requests, 100,000 files")
+    parser.add_argument(
+        "--large", action="store_true", help="also 10 million rows (50 GB of disk), a million requests, 100,000 files"
+    )
     asked = parser.parse_args()
     began = time.monotonic()
     cases = make_cases(scale=asked.scale, rounds=asked.rounds, large=asked.large)
     groups = asked.only.split(",") if asked.only else list(dict.fromkeys(case.group for case in cases))
-    cases = [case for case in cases if case.group in groups and (case.who != "daft" or asked.peers is not None)]
-    before = json.loads(asked.results.read_text(encoding="utf-8")) if asked.only and asked.results.exists() else {}
-    results = {
-        "about": machine(asked.peers),
-        "scale": asked.scale,
-        "results": {**before.get("results", {}), **measure_all(cases, asked.peers)},
-    }
+    cases = [case for case in cases if case.group in groups and (case.who in {"ours", "floor", "loop"} or asked.peers)]
     asked.results.parent.mkdir(parents=True, exist_ok=True)
-    asked.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    before = json.loads(asked.results.read_text(encoding="utf-8")) if asked.only and asked.results.exists() else None
+    if before is not None and before["scale"] != asked.scale:
+        raise SystemExit(
+            f"{asked.results} was measured with --scale {before['scale']}; results of two scales are no page"
+        )
+    kept = before["results"] if before is not None else {}
+    results = {"about": machine(asked.peers), "scale": asked.scale, "results": kept}
+    for group in dict.fromkeys(case.group for case in cases):
+        kept |= measure_group([case for case in cases if case.group == group], asked.peers)
+        asked.results.write_text(json.dumps(results, indent=1), encoding="utf-8")  # what is measured is not lost
     page = write_page(results, asked.page, plots=asked.peers is not None)
     if asked.peers is not None:
         subprocess.run(

@@ -2,7 +2,7 @@
 
     python benchmarks/canned.py [--port 9461] [--latency 0.1] [--tail 6.7] [--dimensions 1024]
 
-Loopback only; all task types, JSON and CBOR as the client accepts.
+Loopback only; all task types, JSON and CBOR as the client accepts, and OpenAI's ``/v1/embeddings``.
 Answers are canned; a number in each is the row number in the text that was asked for (``r00000123 …``), so that order and
 completeness of every run can be checked. ``GET /_bill`` tells what was answered.
 It takes about 9 CPU ms for 1,000 rows, 10 in a request, so one core answers 100,000 rows a second.
@@ -82,6 +82,8 @@ def make_kinds(dimensions: int) -> list[Kind]:
             write("rerank", None, [_ranking(cbor=cbor)] * _VARIANTS),
             write("completion", None, [_completion(words, cbor=cbor)] * _VARIANTS, style=EIGHT_DIGITS),
         ]
+        if not cbor:
+            kinds.append(_openai_kind(dense))
     return kinds
 
 
@@ -93,6 +95,13 @@ def _json_kind(task: str, dimensions: int | None, variants: list[list[bytes]], s
 def _cbor_kind(task: str, dimensions: int | None, variants: list[list[bytes]], style: int = FLOAT32) -> Kind:
     told = _cbor(_told(task, dimensions))
     return Kind(task, True, style, b"\xbf" + _cbor(task) + b"\x9f", b"", b"\xff\xff", told, variants)  # CBOR
+
+
+def _openai_kind(variants: list[list[bytes]]) -> Kind:
+    """What OpenAI's own API answers, for peers that speak nothing else."""
+    rows = [[b'{"object":"embedding","index":0,' + head[1:], tail] for head, tail in variants]
+    closing = b'],"model":"canned","usage":{"prompt_tokens":1,"total_tokens":1}}'
+    return Kind("embeddings", False, DIGITS, b'{"object":"list","data":[', b",", closing, b"{}", rows)
 
 
 def _told(task: str, dimensions: int | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ TAIL = 6.68
 SLOW_SHARE = 0.02
 LATENCY = 0.1
 MEDIA = ("json", "cbor")
+PEERS = ("loop", "daft", "embed_text")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Case:
     group: str
     """Cases of a group are selected together."""
     who: str
-    """``ours``, ``loop``, ``daft`` or ``floor``."""
+    """``ours``, ``floor``, or one of :data:`PEERS`."""
     name: str
     flags: dict[str, Any] = field(default_factory=dict)
     rounds: int = 1
@@ -45,9 +46,10 @@ def command(who: str, peers: Path | None) -> list[str]:
         "ours": "embed_once.py",
         "floor": "floor.py",
         "loop": "peers/elasticsearch_loop.py",
-        "daft": "peers/daft_udf.py",
+        "daft": "peers/daft_once.py",
+        "embed_text": "peers/daft_once.py",
     }
-    python = str(peers) if who in {"loop", "daft"} and peers is not None else sys.executable
+    python = str(peers) if who in PEERS and peers is not None else sys.executable
     return [python, str(HERE / programs[who])]
 
 
@@ -66,6 +68,7 @@ def make_cases(*, scale: float, rounds: int, large: bool) -> list[Case]:
         cases.append(ours("at_once", media, rounds, rows=whole, media=media))
         cases.append(Case("at_once", "floor", media, {"rows": whole, "media": media}, rounds))
     cases += [Case("at_once", who, "json", {"rows": whole}, rounds) for who in ("loop", "daft")]
+    cases.append(Case("at_once", "embed_text", "json", {"rows": rows(20_000), "api": "embed_text"}))
     for flight in (32, 128):
         flags = {"rows": whole, "latency": LATENCY, "concurrency": flight}
         cases += [ours("latency", f"{media}-{flight}", **flags, media=media) for media in MEDIA]

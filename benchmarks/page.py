@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-WHO = {"ours": "EmbedOperator", "loop": "elasticsearch-py loop", "daft": "Daft", "floor": "floor"}
+WHO = {
+    "ours": "EmbedOperator",
+    "loop": "elasticsearch-py loop",
+    "daft": "Daft, a function",
+    "embed_text": "Daft, `embed_text`",
+    "floor": "floor",
+}
 GROWTH = {
     "rows": "Rows, 1,024 values each",
     "requests": "Requests, one row of 8 values each",
@@ -167,8 +173,9 @@ def _side_by_side(results: Results, *, plots: bool) -> str:
     return (
         "## Answered at once\n\n"
         "The loop is a thread pool over the official client, as one writes it by hand.\n"
-        "Daft runs an asynchronous function over the same client, and does not keep the order of rows.\n"
-        "Neither has a journal, pacing, refused rows or a second run that asks less.\n"
+        "Daft runs an asynchronous function over the same client, or its own `embed_text`, which speaks OpenAI's API with answers "
+        "of the same size; it does not keep the order of rows.\n"
+        "None of them has a journal, pacing, refused rows or a second run that asks less.\n"
         "The floor is sockets, a decoder and a Parquet writer, and nothing else.\n\n"
         + ("![CPU of each program](benchmarks-peers.svg)\n\n" if plots else "")
         + table(head, lines)

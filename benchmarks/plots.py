@@ -26,7 +26,7 @@ def plot_peers(results: dict[str, dict[str, Any]], path: Path) -> None:
         return
     keys.sort(key=lambda key: -results[key]["cpu_seconds_per_1000_rows"])
     values = [results[key]["cpu_seconds_per_1000_rows"] for key in keys]
-    names = [f"{WHO[key.split('/')[1]]}, {key.split('/')[2].upper()}" for key in keys]
+    names = [f"{WHO[key.split('/')[1]].replace('`', '')}, {key.split('/')[2].upper()}" for key in keys]
     figure, axes = plt.subplots(figsize=(7, 0.4 * len(keys) + 0.8), layout="constrained")
     bars = axes.barh(names, values, color=[OURS if "/ours/" in key else OTHERS for key in keys])
     axes.bar_label(bars, fmt="%.3f", padding=3, color=INK)

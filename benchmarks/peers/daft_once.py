@@ -1,8 +1,9 @@
-"""Daft with an asynchronous batch function that asks through elasticsearch-py, as its documentation has it for services.
+"""Daft, in two ways: a batch function that asks through elasticsearch-py, or its own ``embed_text``.
 
-    python benchmarks/peers/daft_udf.py --rows 100000 [--concurrency 64] [--latency 0.1]
+    python benchmarks/peers/daft_once.py --rows 100000 [--concurrency 64] [--latency 0.1] [--api embed_text]
 
-Runs in an environment of its own: daft, elasticsearch[async], pyarrow.
+``embed_text`` speaks OpenAI's API alone, with answers of the same size, and chooses itself how many requests are in flight.
+Runs in an environment of its own: daft, elasticsearch[async], openai, pyarrow.
 The order of the input is not kept, so it is not checked.
 """
 
@@ -23,6 +24,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rows import Meter, check_output, make_input, server
 
 REQUEST = 10
+
+
+def embed_text(source: Path, destination: Path, url: str, dimensions: int) -> None:
+    """The pipeline, with what Daft has for this."""
+    session = daft.Session()
+    session.set_provider("openai", base_url=f"{url}/v1", api_key="none")
+    with session:
+        rows = daft.read_parquet(str(source))
+        model = "text-embedding-3-small"
+        vectors = daft.functions.embed_text(
+            rows["text"], provider="openai", model=model, dimensions=dimensions, batch_size=REQUEST
+        )
+        rows.with_column("embedding", vectors).write_parquet(str(destination), compression="none")
 
 
 def embed(source: Path, destination: Path, url: str, concurrency: int, dimensions: int) -> None:
@@ -52,13 +66,17 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--dimensions", type=int, default=1024)
+    parser.add_argument("--api", choices=("function", "embed_text"), default="function")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source, destination = Path(folder) / "in.parquet", Path(folder) / "out"
         make_input(source, asked.rows)
         with server(latency=asked.latency, dimensions=asked.dimensions) as url:
             meter = Meter()
-            embed(source, destination, url, asked.concurrency, asked.dimensions)
+            if asked.api == "embed_text":
+                embed_text(source, destination, url, asked.dimensions)
+            else:
+                embed(source, destination, url, asked.concurrency, asked.dimensions)
             took = meter.read(asked.rows)
         check_output(destination, asked.rows, in_order=False)
         print(json.dumps(took))
