@@ -123,20 +123,26 @@ class Known:
                 file.write(await self._segment(self._vault, key, reuse=reuse))
             self.journal = range(first, self.rows)
             if reuse:
-                shown = (await self._vault.publication.record()).get("run_key")
-                adopted = {seal.sha256 for seal in sealed.values()}
-                for run in await self._vault.other_runs():
-                    first = self.rows
-                    for seal in (await self._vault.seals(run)).values():
-                        if seal.sha256 not in adopted:  # else its rows are this run's own already
-                            file.write(await self._part(self._vault, seal, same_run=False))
-                    if run == shown:
-                        self.previous = range(first, self.rows)
-                for vault in self._also:
-                    await self._read_also(vault, file)
-                if self._wider is not None:
-                    await self._read_wider(*self._wider, file, shown)
+                await self._read_earlier(file, {seal.sha256 for seal in sealed.values()})
         return sealed
+
+    async def _read_earlier(self, file: IO[bytes], adopted: set[str]) -> None:
+        """Earlier runs, most believed first.
+
+        :param adopted: digests of parts whose rows are this run's own already.
+        """
+        shown = (await self._vault.publication.record()).get("run_key")
+        for run in await self._vault.other_runs():
+            first = self.rows
+            for seal in (await self._vault.seals(run)).values():
+                if seal.sha256 not in adopted:
+                    file.write(await self._part(self._vault, seal, same_run=False))
+            if run == shown:
+                self.previous = range(first, self.rows)
+        for vault in self._also:
+            await self._read_also(vault, file)
+        if self._wider is not None:
+            await self._read_wider(*self._wider, file, shown)
 
     async def _read_also(self, vault: Vault, file: IO[bytes]) -> None:
         for run in await vault.runs():
