@@ -35,6 +35,7 @@ check: $(VENV)/dev.stamp  ## lint, format, types, import rules, spelling
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy --strict --package demo
+	MYPYPATH=benchmarks $(BIN)/mypy --strict --explicit-package-bases --exclude 'peers/|plots' benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 

@@ -173,7 +173,7 @@ class Books:
     def bill(self) -> bytes:
         """As JSON."""
         used = resource.getrusage(resource.RUSAGE_SELF)
-        told = {"requests": self.requests, "rows": self.rows, "most_in_flight": self.most_in_flight}
+        told: dict[str, Any] = {"requests": self.requests, "rows": self.rows, "most_in_flight": self.most_in_flight}
         told |= {"first_at": self.first_at}
         return json.dumps({**told, "cpu_seconds": round(used.ru_utime + used.ru_stime, 6)}).encode()
 

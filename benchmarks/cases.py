@@ -70,11 +70,11 @@ def make_cases(*, scale: float, rounds: int, large: bool) -> list[Case]:
     cases += [Case("at_once", who, "json", {"rows": whole}, rounds) for who in ("loop", "daft")]
     cases.append(Case("at_once", "embed_text", "json", {"rows": rows(20_000), "api": "embed_text"}))
     for flight in (32, 128):
-        flags = {"rows": whole, "latency": LATENCY, "concurrency": flight}
+        flags: dict[str, Any] = {"rows": whole, "latency": LATENCY, "concurrency": flight}
         cases += [ours("latency", f"{media}-{flight}", **flags, media=media) for media in MEDIA]
         cases += [Case("latency", who, f"json-{flight}", flags) for who in ("loop", "daft")]
         cases.append(Case("latency", "floor", f"cbor-{flight}", {**flags, "media": "cbor"}))
-    tail = {"rows": whole, "latency": LATENCY, "tail": TAIL, "concurrency": 128}
+    tail: dict[str, Any] = {"rows": whole, "latency": LATENCY, "tail": TAIL, "concurrency": 128}
     cases += [ours("tail", media, **tail, media=media) for media in MEDIA]
     cases += [ours("rows", f"{count}", rows=rows(count)) for count in (10_000, 100_000, 1_000_000)]
     cases.append(ours("again", "finished", again={"run_id": "again"}, rows=whole))
@@ -84,13 +84,13 @@ def make_cases(*, scale: float, rounds: int, large: bool) -> list[Case]:
         cases += [ours("tasks", f"{task}-{media}", task=task, rows=count, media=media) for media in MEDIA]
     for vector_type in ("float16", "int8"):
         cases.append(ours("tasks", f"text_embedding as {vector_type}-cbor", rows=whole, vector_type=vector_type))
-    small = {"dimensions": 8, "batch_size": 1}
+    small: dict[str, Any] = {"dimensions": 8, "batch_size": 1}
     cases += [ours("requests", f"{count}", rows=rows(count), **small) for count in (1_000, 10_000, 100_000)]
     for files in (1, 10, 100, 1_000, 10_000):
         count = max(1, round(files * scale)) if files > 1 else 1
         cases.append(ours("files", f"{files}", files=count, rows=10 * count, dimensions=8))
-    flight = {"rows": rows(10_000), "latency": 0.01}
-    cases += [ours("concurrency", f"{count}", **flight, concurrency=count) for count in (1, 2, 8, 32, 128, 512)]
+    soon: dict[str, Any] = {"rows": rows(10_000), "latency": 0.01}
+    cases += [ours("concurrency", f"{count}", **soon, concurrency=count) for count in (1, 2, 8, 32, 128, 512)]
     if large:
         cases.append(ours("rows", "10000000", rows=rows(10_000_000)))
         cases.append(ours("requests", "1000000", rows=rows(1_000_000), **small))

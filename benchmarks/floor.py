@@ -108,7 +108,7 @@ class Floor:
         self._done = self._loop.create_future()
         self._refill()
         for _ in range(self._asked.concurrency):
-            await self._loop.create_connection(lambda: Connection(self), self._url.hostname, self._url.port)
+            await self._loop.create_connection(lambda: Connection(self), self._url.hostname or "", self._url.port or 0)
         await self._done
         self._thread.shutdown()
         for written in self._writing:
@@ -143,7 +143,8 @@ class Floor:
             values = np.ascontiguousarray(table[:, _HEAD:-2]).reshape(rows, -1, 5)[:, :, 1:]
             place.matrix[at : at + rows] = np.ascontiguousarray(values).view(">f4")[:, :, 0]
         else:
-            found = self._parser.parse(body)["text_embedding"]
+            found: Any = self._parser.parse(body)
+            found = found["text_embedding"]
             for i, row in enumerate(found):
                 place.matrix[at + i] = np.frombuffer(row["embedding"].as_buffer(of_type="d"))
             del found, row

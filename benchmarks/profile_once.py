@@ -73,10 +73,26 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--top", type=int, default=25)
     asked, others = parser.parse_known_args()
-    program = [sys.executable, Path(__file__).with_name("embed_once.py"), "--rows", str(asked.rows), *others]
+    program: list[str | Path] = [
+        sys.executable,
+        Path(__file__).with_name("embed_once.py"),
+        "--rows",
+        str(asked.rows),
+        *others,
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "samples"
-        spy = [asked.py_spy, "record", "--rate", str(RATE), "--format", "raw", "--threads", "--output", path]
+        spy: list[str | Path] = [
+            asked.py_spy,
+            "record",
+            "--rate",
+            str(RATE),
+            "--format",
+            "raw",
+            "--threads",
+            "--output",
+            path,
+        ]
         done = subprocess.run([*spy, "--", *program], check=False, capture_output=True, text=True)
         if not path.exists():
             raise SystemExit(f"py-spy made no samples:\n{done.stderr[-2000:]}")

@@ -83,7 +83,7 @@ def main() -> None:
         source, destination = Path(folder) / "docs.parquet", Path(folder) / "vectors"
         texts = {row["text"]: row for row in documentation(choose(PACKAGES), MAX_CHARS)}  # each text once
         write_if_changed(sample(texts.values(), asked.rows), source)
-        lines, wide, before = [], None, 0
+        lines, wide, before = [], None, 0.0
         for vector_type in ("float32", "float16", "int8"):
             summary = embed(source, destination, vector_type)
             if wide is not None and (summary["requests"], summary["reused"]) != (0, summary["rows"]):

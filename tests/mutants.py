@@ -140,6 +140,20 @@ MUTANTS = (
         "        if False:",
         (STORAGE,),
     ),
+    Mutant(
+        "float32 answers are asked again when they are wanted smaller",
+        f"{PACKAGE}/survey/recall.py",
+        "        if self._wider is not None:\n",
+        "        if False:\n",
+        ("tests/operators/test_vector_type.py",),
+    ),
+    Mutant(
+        "smaller vectors pass for float32 ones",
+        f"{PACKAGE}/tasks/text_embedding.py",
+        'form = {} if self.vector_type == "float32" else {"vector_type": self.vector_type}',
+        "form: dict[str, str] = {}",
+        ("tests/operators/test_vector_type.py", "tests/tasks/test_vector_types.py"),
+    ),
 )
 
 
