@@ -49,6 +49,7 @@ check: $(VENV)/dev.stamp  ## lint, format, types, import rules, spelling
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy --strict --package demo
+	MYPYPATH=benchmarks $(BIN)/mypy --strict --explicit-package-bases --exclude 'peers/|plots' benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
@@ -116,3 +117,19 @@ stores: $(VENV)/dev.stamp  ## run the storage contract on every store that can b
 .PHONY: mutants
 mutants: $(VENV)/dev.stamp  ## switch off each protection and see a test fail: about an hour
 	$(BIN)/python tests/mutants.py
+
+# Peers, plots and profiler have an environment of their own. FLAGS='--only at_once' measures less, FLAGS=--large more.
+BENCH := $(VENV)/bench
+FLAGS ?=
+.PHONY: bench profile
+bench: $(VENV)/demo.stamp $(VENV)/bench.stamp  ## measure beside peers, write docs/benchmarks.md: half an hour, alone on the machine
+	@$(BIN)/python benchmarks/bench.py --peers $(BENCH)/bin/python $(FLAGS)
+
+profile: $(VENV)/demo.stamp $(VENV)/bench.stamp  ## where the CPU of a run goes; FLAGS='--media cbor --task rerank' for others
+	@$(BIN)/python benchmarks/profile_once.py --py-spy $(BENCH)/bin/py-spy $(FLAGS)
+
+$(VENV)/bench.stamp: $(VENV)/uv.stamp benchmarks/requirements.txt
+	@echo 'Installing Daft, elasticsearch-py, matplotlib and py-spy into $(BENCH) …'
+	@$(BIN)/python -m venv --clear $(BENCH)
+	@$(BIN)/python -m uv pip install --quiet --python $(BENCH)/bin/python --requirement benchmarks/requirements.txt
+	@touch $@

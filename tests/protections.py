@@ -209,6 +209,20 @@ MUTANTS = (
         "            if False:",
         FLAT + GROUPS,
     ),
+    Mutant(
+        "float32 answers are asked again when they are wanted smaller",
+        f"{PACKAGE}/survey/recall.py",
+        "        if self._wider is not None:\n",
+        "        if False:\n",
+        ("tests/operators/test_vector_type.py",),
+    ),
+    Mutant(
+        "smaller vectors pass for float32 ones",
+        f"{PACKAGE}/tasks/text_embedding.py",
+        'form = {} if self.vector_type == "float32" else {"vector_type": self.vector_type}',
+        "form: dict[str, str] = {}",
+        ("tests/operators/test_vector_type.py", "tests/tasks/test_vector_types.py"),
+    ),
     # The service.
     Mutant("a redirect is followed", NODE, "allow_redirects=False", "allow_redirects=True", ANSWERS),
     Mutant("somebody else is taken for Elasticsearch", TRANSPORT, "        if not names_elasticsearch(answer.headers):", "        if False:", ANSWERS),

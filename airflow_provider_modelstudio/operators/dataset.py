@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from dataclasses import asdict, fields, replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,6 +37,7 @@ from airflow_provider_modelstudio.inference.errors import (
 )
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
+from airflow_provider_modelstudio.inference.survey.recall import WiderRecord
 from airflow_provider_modelstudio.inference.vault import Vault
 from airflow_provider_modelstudio.operators.locations import open_locations, open_state
 from airflow_provider_modelstudio.operators.rendered import choice, flag, number, whole, whole_or_none
@@ -270,27 +272,35 @@ class InferenceOperator(BaseOperator):
             }
             # A finished run is not the answer this time, except to its own retry.
             again = options.owner if not options.reuse or flag("errors_only", self.errors_only) else None
-            plan = make_plan(
+            planned = partial(
+                make_plan,
                 source.files,
                 endpoint=looks[0],
-                settings=task.settings(),
                 output=output,
                 again=again,
                 single_file=storage.destination.endswith(".parquet"),
                 part_starts=source.part_starts if isinstance(source, GroupedSource) else None,
             )
+            plan = planned(settings=task.settings())
             vault = Vault(storage, plan)
             if self.if_exists == "error" and await storage.published() and await vault.committed() is None:
                 raise ConfigurationError(
                     f"the destination {storage.destination} has data, and if_exists is 'error'; "
                     "use 'update' to bring it up to date or 'overwrite' to ask everything anew"
                 )
+            elsewhere = None if self.reuse_from is None else open_state(self.reuse_from)
+            wider = None
+            if task.wider is not None:
+                wide_plan = planned(settings=task.wider.settings)
+                places = [storage] if elsewhere is None else [storage, elsewhere]
+                wider = WiderRecord([Vault(place, wide_plan) for place in places], task.wider.narrow)
             options = replace(
                 options,
                 limits=replace(options.limits, timeout=transport.config.server_timeout),
                 dimensions=facts.dimensions,
                 budget=self._budget(facts, hook.account.region),
-                reuse_from=None if self.reuse_from is None else Vault(open_state(self.reuse_from), plan),
+                reuse_from=None if elsewhere is None else Vault(elsewhere, plan),
+                wider=wider,
                 fence=lambda: _fence(context, plan.run_key),
             )
             if flag("dry_run", self.only_estimate):

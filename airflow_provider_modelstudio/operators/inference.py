@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
+    from airflow_provider_modelstudio.inference.tasks.vector_types import VectorType
 
 __all__ = [
     "CompletionOperator",
@@ -36,19 +37,22 @@ __all__ = [
 ]
 
 _POLICY: tuple[Literal["null", "fail"], ...] = ("null", "fail")
+_VECTOR_TYPES: tuple[VectorType, ...] = ("float32", "float16", "int8")
 _TEXT_POLICY: tuple[Literal["null", "truncate", "fail"], ...] = ("null", "truncate", "fail")
 
 
 class EmbedOperator(InferenceOperator):
     """Dense vectors for a text column (``text_embedding``).
 
-    Writes ``fixed_size_list<float32>[dimensions]``.
+    Writes ``fixed_size_list<float32>[dimensions]``, or as ``vector_type`` says.
 
     :param input_column: column with the text; a dotted path reaches into structs. (templated)
     :param output_column: column for the vector; ``<output_column>_error`` says why a row has none. (templated)
     :param on_empty: what null, empty and blank texts do: ``"null"`` or ``"fail"``. They are never sent. (templated)
     :param on_too_long: what texts beyond ``max_tokens`` do: ``"null"``, ``"truncate"`` or ``"fail"``. (templated)
     :param max_tokens: longest text the model takes, in estimated tokens; ``None`` sends any. (templated)
+    :param vector_type: ``"float32"``, or smaller: ``"float16"``, or ``"int8"`` with a column ``<output_column>_scale`` beside
+        it; answers on record as float32 are converted, not asked again. (templated)
     :param task_settings: sent with each request, for endpoints that know them. (templated)
     """
 
@@ -59,6 +63,7 @@ class EmbedOperator(InferenceOperator):
         "on_empty",
         "on_too_long",
         "max_tokens",
+        "vector_type",
         "task_settings",
     )
 
@@ -70,6 +75,7 @@ class EmbedOperator(InferenceOperator):
         on_empty: str = "null",
         on_too_long: str = "null",
         max_tokens: int | str | None = None,
+        vector_type: str = "float32",
         task_settings: dict[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -79,6 +85,7 @@ class EmbedOperator(InferenceOperator):
         self.on_empty = on_empty
         self.on_too_long = on_too_long
         self.max_tokens = max_tokens
+        self.vector_type = vector_type
         self.task_settings = task_settings
 
     def make_task(self) -> InferenceTask:
@@ -90,6 +97,7 @@ class EmbedOperator(InferenceOperator):
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             on_too_long=choice("on_too_long", self.on_too_long, _TEXT_POLICY),
             max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
+            vector_type=choice("vector_type", self.vector_type, _VECTOR_TYPES),
             task_settings=mapping("task_settings", self.task_settings),
         )
 
@@ -358,6 +366,8 @@ class MultiModalEmbedOperator(InferenceOperator):
         object storage URI. Nothing outside of it is read. ``None``: a path is no image. (templated)
     :param max_image_bytes: largest image that is sent itself. (templated)
     :param on_empty: what rows with nothing to embed do: ``"null"`` or ``"fail"``. (templated)
+    :param vector_type: ``"float32"``, or smaller: ``"float16"``, or ``"int8"`` with a column ``<output_column>_scale`` beside
+        it; answers on record as float32 are converted, not asked again. (templated)
     :param task_settings: sent with each request, for endpoints that know them. (templated)
     """
 
@@ -372,6 +382,7 @@ class MultiModalEmbedOperator(InferenceOperator):
         "image_root",
         "max_image_bytes",
         "on_empty",
+        "vector_type",
         "task_settings",
     )
 
@@ -387,6 +398,7 @@ class MultiModalEmbedOperator(InferenceOperator):
         image_root: str | ObjectStoragePath | None = None,
         max_image_bytes: int | str = 10 * 1024 * 1024,
         on_empty: str = "null",
+        vector_type: str = "float32",
         task_settings: dict[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -400,6 +412,7 @@ class MultiModalEmbedOperator(InferenceOperator):
         self.image_root = image_root
         self.max_image_bytes = max_image_bytes
         self.on_empty = on_empty
+        self.vector_type = vector_type
         self.task_settings = task_settings
 
     def make_task(self) -> InferenceTask:
@@ -423,6 +436,7 @@ class MultiModalEmbedOperator(InferenceOperator):
             images=None if self.image_root is None else open_images(self.image_root, most_bytes),
             max_image_bytes=most_bytes,
             on_empty=choice("on_empty", self.on_empty, _POLICY),
+            vector_type=choice("vector_type", self.vector_type, _VECTOR_TYPES),
             task_settings=mapping("task_settings", self.task_settings),
         )
 

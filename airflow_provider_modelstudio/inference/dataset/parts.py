@@ -25,6 +25,7 @@ class PartWriter:
     """Writes one output file on local disk, row group by row group.
 
     Vectors are stored plain and uncompressed, everything else with zstd; pages carry checksums.
+    Parquet has no integer below 32 bits: whole vectors are numbers of a dictionary, 8 bits each.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, answers: Sequence[str]) -> None:
@@ -36,13 +37,14 @@ class PartWriter:
         leaves = _leaves(schema)
         lists = {name for name in answers if pa.types.is_nested(schema.field(name).type)}
         dense = [leaf for leaf, top, kind in leaves if top in lists and pa.types.is_floating(kind)]
+        whole = [leaf for leaf, top, kind in leaves if top in lists and pa.types.is_int8(kind)]
         plain = [leaf for leaf, top, _ in leaves if top not in lists]
         self._writer = pq.ParquetWriter(
             self._sink,
             schema,
-            compression={leaf: "none" if leaf in dense else "zstd" for leaf, _, _ in leaves},
-            compression_level={leaf: 1 for leaf, _, _ in leaves if leaf not in dense},
-            use_dictionary=plain,
+            compression={leaf: "none" if leaf in {*dense, *whole} else "zstd" for leaf, _, _ in leaves},
+            compression_level={leaf: 1 for leaf, _, _ in leaves if leaf not in {*dense, *whole}},
+            use_dictionary=[*plain, *whole],
             write_statistics=plain,
             write_page_checksum=True,
             store_schema=True,

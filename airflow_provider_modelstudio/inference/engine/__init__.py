@@ -108,9 +108,8 @@ class _Look(NamedTuple):
 
 async def _look(plan: Plan, source: Source, task: InferenceTask, vault: Vault, options: Options, folder: Path) -> _Look:
     """Read what is on record, and find for each row that is left where its answer comes from."""
-    known = Known(
-        vault, folder / "known", folder / "sealed", also=() if options.reuse_from is None else (options.reuse_from,)
-    )
+    also = () if options.reuse_from is None else (options.reuse_from,)
+    known = Known(vault, folder / "known", folder / "sealed", also=also, wider=options.wider)
     share = task.equal_rows_share
     seals = await known.read(share=share, reuse=options.reuse)
     left = [part for part in plan.parts if part.index not in seals]
@@ -195,8 +194,8 @@ class _Run:
         look = await _look(self._plan, self._source, task, vault, options, self._folder)
         known, seals, left, found = look
         self._foreign = known.foreign
-        for key in known.damaged:
-            log.warning("%s is damaged; its rows are asked again", vault.storage.locate(key))
+        for location in known.damaged:
+            log.warning("%s is damaged; its rows are asked again", location)
         shelf = Shelf(found.shared, self._folder)
         await vault.meter.open(lease.epoch)
         windows = OpenWindows(

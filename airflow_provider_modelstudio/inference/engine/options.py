@@ -12,6 +12,7 @@ from typing import Literal
 
 from airflow_provider_modelstudio.inference.budget import Budget
 from airflow_provider_modelstudio.inference.governor import Limits
+from airflow_provider_modelstudio.inference.survey.recall import WiderRecord  # noqa: TC001  # dataclasses read their annotations
 from airflow_provider_modelstudio.inference.vault import Vault  # noqa: TC001  # dataclasses read their annotations
 from airflow_provider_modelstudio.inference.vault.lease import TTL
 
@@ -40,6 +41,8 @@ class Options:
     """Answers of earlier runs count."""
     reuse_from: Vault | None = None
     """Another destination whose answers count, too."""
+    wider: WiderRecord | None = None
+    """Answers in a form that holds more than the task writes; they count, too."""
     fence: Callable[[], None] = _no_fence
     """Called once before the commit; raises :class:`~..errors.SupersededError` when Airflow has given up on this try."""
     owner: str = ""

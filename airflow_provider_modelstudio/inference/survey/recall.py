@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +18,15 @@ from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.vault.journal import decode_segment, once_key
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from airflow_provider_modelstudio.inference.tasks import Decoded
     from airflow_provider_modelstudio.inference.vault import Vault
     from airflow_provider_modelstudio.inference.vault.journal import Segment
     from airflow_provider_modelstudio.inference.vault.records import Seal
 
-__all__ = ["KEY", "Known", "Shelf", "Source"]
+__all__ = ["KEY", "Known", "Shelf", "Source", "WiderRecord"]
 
 KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
 """A content key as two numbers; all zeros means that there is no answer."""
@@ -34,6 +35,13 @@ _BYTES = np.dtype(f"S{KEY.itemsize}")
 CACHE_BYTES = 48 * 1024 * 1024
 """Decoded answers of earlier runs that are held at a time."""
 SHELF_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+class WiderRecord(NamedTuple):
+    """Where answers in a wider form are, and how they become answers of this run."""
+
+    vaults: Sequence[Vault]
+    narrow: Callable[[pa.RecordBatch], Decoded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class Source:
     segment: str | None
     same_run: bool
     """The answers were paid for by this run."""
+    narrow: Callable[[pa.RecordBatch], Decoded] | None = None
+    """What makes this run's answers of them; ``None`` where they are such."""
 
     @property
     def book(self) -> str:
@@ -55,17 +65,33 @@ class Source:
             return "reused"
         return "deduplicated" if self.segment is None else "embedded"
 
+    def told(self, columns: pa.RecordBatch, reasons: list[str | None]) -> tuple[pa.RecordBatch, list[str | None]]:
+        """Answers and reasons in the form of this run."""
+        if self.narrow is None:
+            return columns, reasons
+        decoded = self.narrow(columns)
+        return decoded.columns, [decoded.refused.get(i) for i in range(len(reasons))]
+
 
 class Known:
     """All answers on record for one cache key, numbered from 0."""
 
-    def __init__(self, vault: Vault, keys_path: Path, sealed_path: Path, also: Sequence[Vault] = ()) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        keys_path: Path,
+        sealed_path: Path,
+        also: Sequence[Vault] = (),
+        wider: WiderRecord | None = None,
+    ) -> None:
         """:param keys_path: where the keys go.
         :param sealed_path: where the keys of this run's finished parts go, too, whether or not others may share them.
         :param also: vaults of other destinations whose answers may be shared.
+        :param wider: vaults with wider answers, which are believed last.
         """
         self._vault = vault
         self._also = also
+        self._wider = wider
         self.keys_path = keys_path
         self.sealed_path = sealed_path
         self.sources: list[Source] = []
@@ -83,7 +109,7 @@ class Known:
         self._once_at = np.empty(0, np.int64)
         """The number of each."""
         self.damaged: list[str] = []
-        """Segments that fail their checksum; their rows are asked again."""
+        """Where segments are that fail their checksum; their rows are asked again."""
         self._readers: OrderedDict[int, PartReader] = OrderedDict()
         self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
         self._cached_bytes = 0
@@ -115,29 +141,59 @@ class Known:
             self._once, self._once_at = self._once[order], self._once_at[order]
             if reuse:
                 for key in self.foreign:
-                    file.write(await self._segment(key))
-                shown = (await self._vault.publication.record()).get("run_key")
-                mine = {seal.sha256 for seal in sealed.values()}
-                for run, seals in others.items():
-                    first = self.rows
-                    for seal in seals:
-                        if seal.sha256 not in mine:  # else its rows are this run's own already
-                            file.write(await self._part(self._vault, seal, same_run=False))
-                    if run == shown:
-                        self.previous = range(first, self.rows)
-                for vault in self._also:
-                    await self._read_also(vault, file)
+                    file.write(await self._segment(self._vault, key))
+                await self._read_earlier(file, others, {seal.sha256 for seal in sealed.values()})
         return sealed
+
+    async def _read_earlier(self, file: IO[bytes], others: Mapping[str, Collection[Seal]], mine: set[str]) -> None:
+        """Earlier runs, most believed first.
+
+        :param others: run → its finished parts.
+        :param mine: digests of parts whose rows are this run's own already.
+        """
+        shown = (await self._vault.publication.record()).get("run_key")
+        for run, seals in others.items():
+            first = self.rows
+            for seal in seals:
+                if seal.sha256 not in mine:
+                    file.write(await self._part(self._vault, seal, same_run=False))
+            if run == shown:
+                self.previous = range(first, self.rows)
+        for vault in self._also:
+            await self._read_also(vault, file)
+        if self._wider is not None:
+            await self._read_wider(*self._wider, file, shown)
 
     async def _read_also(self, vault: Vault, file: IO[bytes]) -> None:
         for run in await vault.runs():
             seals = (await vault.seals(run)).values()
             file.writelines([await self._part(vault, seal, same_run=False) for seal in seals])
 
-    async def _part(self, vault: Vault, seal: Seal, *, same_run: bool) -> bytes:
+    async def _read_wider(
+        self, vaults: Sequence[Vault], narrow: Callable[[pa.RecordBatch], Decoded], file: IO[bytes], shown: str | None
+    ) -> None:
+        """Of this destination and of others, also what a run has not finished: whoever changes the form pays for nothing."""
+        for vault in vaults:
+            for key in await vault.journal.segments():
+                file.write(await self._segment(vault, key, narrow=narrow))
+            for run in await vault.runs():
+                first = self.rows
+                for seal in (await vault.seals(run)).values():
+                    file.write(await self._part(vault, seal, same_run=False, narrow=narrow))
+                if run == shown:
+                    self.previous = range(first, self.rows)
+
+    async def _part(
+        self,
+        vault: Vault,
+        seal: Seal,
+        *,
+        same_run: bool,
+        narrow: Callable[[pa.RecordBatch], Decoded] | None = None,
+    ) -> bytes:
         keys = await self._keys(vault, seal)
         if keys:
-            self._add(Source(self.rows, seal.rows, vault, seal, None, same_run))
+            self._add(Source(self.rows, seal.rows, vault, seal, None, same_run, narrow))
         return keys
 
     @staticmethod
@@ -151,7 +207,7 @@ class Known:
         for key in await self._vault.journal.segments():
             segment = decode_segment(await self._vault.storage.read(key))
             if segment is None:
-                self.damaged.append(key)
+                self.damaged.append(self._vault.storage.locate(key))
             elif segment.run_key != self._vault.plan.run_key:
                 self.foreign[key] = segment.run_key
             else:
@@ -163,12 +219,15 @@ class Known:
                 self._add(Source(self.rows, len(segment.keys), self._vault, None, key, same_run=True))
                 file.write(_keys(segment, free))
 
-    async def _segment(self, key: str) -> bytes:
+    async def _segment(
+        self, vault: Vault, key: str, *, narrow: Callable[[pa.RecordBatch], Decoded] | None = None
+    ) -> bytes:
         """Answers that another run paid for. Why a row failed there is asked anew."""
-        segment = decode_segment(await self._vault.storage.read(key))
+        segment = decode_segment(await vault.storage.read(key))
         if segment is None:
-            raise StorageError(f"{self._vault.storage.locate(key)} was damaged while the task was running")
-        self._add(Source(self.rows, len(segment.keys), self._vault, None, key, same_run=False))
+            self.damaged.append(vault.storage.locate(key))
+            return b""
+        self._add(Source(self.rows, len(segment.keys), vault, None, key, same_run=False, narrow=narrow))
         return _keys(segment, segment.errors.is_null())
 
     def _add(self, source: Source) -> None:
@@ -202,7 +261,7 @@ class Known:
                 taken = group.take(pa.array(rows))
                 reasons = taken.column(0).to_pylist()
                 columns = pa.RecordBatch.from_arrays(taken.columns[1:], schema=pa.schema(list(taken.schema)[1:]))
-                found.append((at, columns, reasons, source.book))
+                found.append((at, *source.told(columns, reasons), source.book))
                 continue
             reader = await self._reader(int(owner))
             ends = np.array(reader.group_ends)
@@ -211,9 +270,8 @@ class Known:
                 inside = groups == group_index
                 start = ends[group_index - 1] if group_index else 0
                 group = await self._load(int(owner), int(group_index))
-                found.append(
-                    (at[inside], group.take(pa.array(rows[inside] - start)), [None] * int(inside.sum()), source.book)
-                )
+                columns = group.take(pa.array(rows[inside] - start))
+                found.append((at[inside], *source.told(columns, [None] * columns.num_rows), source.book))
         return found
 
     async def _reader(self, owner: int) -> PartReader:
@@ -230,13 +288,13 @@ class Known:
         if (owner, group) in self._cache:
             self._cache.move_to_end((owner, group))
             return self._cache[owner, group]
-        segment = self.sources[owner].segment
+        segment, vault = self.sources[owner].segment, self.sources[owner].vault
         if segment is None:
             batch = (await self._reader(owner)).group(group)
         else:
-            decoded = decode_segment(await self._vault.storage.read(segment))
+            decoded = decode_segment(await vault.storage.read(segment))
             if decoded is None:
-                raise StorageError(f"{self._vault.storage.locate(segment)} was damaged while the task was running")
+                raise StorageError(f"{vault.storage.locate(segment)} was damaged while the task was running")
             # Reasons first; then what columns there are.
             batch = pa.RecordBatch.from_arrays(
                 [decoded.errors, *decoded.answers.columns],

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pyarrow as pa
 
-__all__ = ["Answer", "Decoded", "FinishesRows", "InferenceTask", "Question", "Refused", "RequestLimits"]
+__all__ = ["Answer", "Decoded", "FinishesRows", "InferenceTask", "Question", "Refused", "RequestLimits", "Wider"]
 
 
 class Question(NamedTuple):
@@ -76,6 +76,15 @@ class Decoded:
     """The model answered, but not what it was asked for: it is asked once more, and then taken at its word."""
 
 
+class Wider(NamedTuple):
+    """Answers on record in a form that holds more than a task writes: they need not be asked again, only narrowed."""
+
+    settings: Mapping[str, Any]
+    """:meth:`InferenceTask.settings` of the task that has such answers."""
+    narrow: Callable[[pa.RecordBatch], Decoded]
+    """That task's output columns as this one's; a row whose answer does not fit is refused."""
+
+
 class InferenceTask(Protocol):
     """One Elasticsearch ``task_type`` bound to columns."""
 
@@ -107,6 +116,10 @@ class InferenceTask(Protocol):
         False for ``completion`` unless it is said to be deterministic: there each row is asked for itself, although keys
         still say what is asked.
         """
+
+    @property
+    def wider(self) -> Wider | None:
+        """Where the same answers may be on record in a wider form; ``None`` where there is none."""
 
     def check(self, schema: pa.Schema) -> None:
         """Raise :class:`~..errors.InputError` when the source lacks a column or has it in a type that cannot be asked."""

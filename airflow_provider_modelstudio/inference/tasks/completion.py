@@ -22,7 +22,7 @@ from .tokens import estimate_tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from . import Answer
+    from . import Answer, Wider
 
 __all__ = ["NO_TEXT", "Completion"]
 
@@ -110,6 +110,11 @@ class Completion:
     @property
     def _template(self) -> Template:
         return parse_template(self.prompt)
+
+    @property
+    def wider(self) -> Wider | None:
+        """Answers have one form."""
+        return None
 
     @property
     def _schema(self) -> ResponseSchema | None:

@@ -23,7 +23,7 @@ from .tokens import estimate_tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from . import Answer
+    from . import Answer, Wider
 
 __all__ = ["FlatRerank", "rank"]
 
@@ -115,6 +115,11 @@ class FlatRerank:
     def equal_rows_share(self) -> bool:
         """Equal questions have equal scores."""
         return True
+
+    @property
+    def wider(self) -> Wider | None:
+        """Answers have one form."""
+        return None
 
     def check(self, schema: pa.Schema) -> None:
         """Raise :class:`~..errors.InputError` unless queries and documents are texts, and ids texts or whole numbers."""

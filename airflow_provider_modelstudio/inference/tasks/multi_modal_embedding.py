@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from airflow_provider_modelstudio.inference.errors import ConfigurationError, InputError
 
-from . import Decoded, Question, Refused, RequestLimits
+from . import Decoded, Question, Refused, RequestLimits, Wider
 from .columns import check_text, column_at, field_at, is_binary, is_list, is_string, read_lists, read_texts
 from .media import Images, address, data_uri, image_type, is_url, too_large
 from .settings import check_at_least, check_choice, check_columns, check_task_settings
 from .texts import KEY_BYTES, NOT_UTF8, OnEmpty
 from .tokens import estimate_tokens
-from .vectors import read_vectors, vector_column, vector_type
+from .vector_types import VectorType, narrowed, vector_columns, vector_fields
+from .vectors import read_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +38,8 @@ Cell = str | bytes | Refused | None
 class MultiModalEmbedding:
     """One vector for each row's text, image, video or list of images, or for all of them together.
 
-    The vectors are ``fixed_size_list<element: float32>``.
+    The vectors are ``fixed_size_list<element: float32>``, or smaller by ``vector_type``; int8 vectors have a float32 column
+    ``<output_column>_scale`` beside them.
     A row's elements go into one request, and a model that fuses them gives one vector back.
     What a row does not have (null, empty or blank) is left out; a row that has nothing is refused.
     Addresses are handed on, not fetched: the service must be able to reach them.
@@ -71,6 +73,8 @@ class MultiModalEmbedding:
     """What a row beyond a limit does."""
     dimensions: int | None = None
     """Values of a vector; another number is an error. ``None`` takes what the endpoint gives."""
+    vector_type: VectorType = "float32"
+    """In what form vectors are written; see :mod:`.vector_types`."""
     task_settings: Mapping[str, Any] | None = None
     """Sent with each request, where the endpoint knows them."""
 
@@ -79,6 +83,7 @@ class MultiModalEmbedding:
         check_columns(**named, output_column=self.output_column)
         check_choice("on_empty", self.on_empty, OnEmpty)
         check_choice("on_too_long", self.on_too_long, Literal["null", "fail"])
+        check_choice("vector_type", self.vector_type, VectorType)
         check_at_least(1, max_image_bytes=self.max_image_bytes, max_tokens=self.max_tokens, dimensions=self.dimensions)
         check_task_settings(self.task_settings)
         if not named:
@@ -105,8 +110,8 @@ class MultiModalEmbedding:
 
     @property
     def output_columns(self) -> tuple[str, ...]:
-        """The column of vectors."""
-        return (self.output_column,)
+        """The column of vectors, and that of their scales if they have some."""
+        return tuple(self.output_schema(None).names)
 
     @property
     def error_column(self) -> str:
@@ -129,6 +134,13 @@ class MultiModalEmbedding:
         }
         return {name: column for name, column in columns.items() if column is not None}
 
+    @property
+    def wider(self) -> Wider | None:
+        """Float32 vectors of the same questions, where this task writes smaller ones."""
+        if self.vector_type == "float32":
+            return None
+        return Wider(replace(self, vector_type="float32").settings(), self._narrow)
+
     def check(self, schema: pa.Schema) -> None:
         """Raise :class:`~..errors.InputError` unless each column holds what it should."""
         if self.text_column is not None:
@@ -143,7 +155,8 @@ class MultiModalEmbedding:
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the answer beside the elements."""
-        return {"task_type": self.task_type, "task_settings": dict(self.task_settings or {})}
+        form = {} if self.vector_type == "float32" else {"vector_type": self.vector_type}
+        return {"task_type": self.task_type, "task_settings": dict(self.task_settings or {}), **form}
 
     def questions(self, batch: pa.RecordBatch) -> list[Question | Refused]:
         """One question a row; a row with nothing, or with anything that cannot be sent, is refused.
@@ -199,11 +212,15 @@ class MultiModalEmbedding:
             "a model that fuses them needs one row a request (independent=False)",
         )
         schema = self.output_schema(vectors.matrix.shape[1])
-        return Decoded(pa.RecordBatch.from_arrays([vector_column(vectors)], schema=schema), vectors.refused)
+        columns, refused = vector_columns(vectors, self.vector_type)
+        return Decoded(pa.RecordBatch.from_arrays(columns, schema=schema), refused)
 
     def output_schema(self, dimensions: int | None) -> pa.Schema:
         """Vectors of the dimensions known, here or from this task; of any length otherwise."""
-        return pa.schema([(self.output_column, vector_type(dimensions or self.dimensions))])
+        return pa.schema(vector_fields(self.output_column, self.vector_type, dimensions or self.dimensions))
+
+    def _narrow(self, columns: pa.RecordBatch) -> Decoded:
+        return narrowed(columns, self.output_schema(columns.column(0).type.list_size), self.vector_type)
 
     def _ask(self, text: Cell, image: Cell, video: Cell, images: list[Cell] | None) -> Question | Refused:
         elements: list[dict[str, Any]] = []

@@ -22,7 +22,7 @@ from .tokens import estimate_tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from . import Answer
+    from . import Answer, Wider
 
 __all__ = ["NOT_FINITE", "Rerank", "read_scores"]
 
@@ -110,6 +110,11 @@ class Rerank:
     def equal_rows_share(self) -> bool:
         """Equal queries with equal documents have equal scores."""
         return True
+
+    @property
+    def wider(self) -> Wider | None:
+        """Answers have one form."""
+        return None
 
     def check(self, schema: pa.Schema) -> None:
         """Raise :class:`~..errors.InputError` unless the queries are texts and the documents lists of texts."""

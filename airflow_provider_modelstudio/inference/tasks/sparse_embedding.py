@@ -21,7 +21,7 @@ from .texts import CutText, OnEmpty, OnTooLong, ask_texts, encode_texts
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from . import Answer
+    from . import Answer, Wider
 
 __all__ = ["NOT_FINITE", "SparseEmbedding"]
 
@@ -101,6 +101,11 @@ class SparseEmbedding:
     def equal_rows_share(self) -> bool:
         """Equal texts have equal weights."""
         return True
+
+    @property
+    def wider(self) -> Wider | None:
+        """Answers have one form."""
+        return None
 
     def check(self, schema: pa.Schema) -> None:
         """Raise :class:`~..errors.InputError` unless the input column holds texts."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from . import Decoded, Question, Refused, RequestLimits
+from . import Decoded, Question, Refused, RequestLimits, Wider
 from .columns import check_text, column_at
 from .settings import check_at_least, check_choice, check_columns, check_task_settings
 from .texts import CutText, OnEmpty, OnTooLong, ask_texts, encode_texts
-from .vectors import read_vectors, vector_column, vector_type
+from .vector_types import VectorType, narrowed, vector_columns, vector_fields
+from .vectors import read_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,8 @@ __all__ = ["TextEmbedding"]
 class TextEmbedding:
     """One vector for each text of a column.
 
-    The vectors are ``fixed_size_list<element: float32>``.
+    The vectors are ``fixed_size_list<element: float32>``, or smaller by ``vector_type``; int8 vectors have a float32 column
+    ``<output_column>_scale`` beside them.
     With ``on_too_long="truncate"`` a bool column ``<output_column>_is_truncated`` stands beside them.
 
     ``"null"`` keeps a row without a vector, with a reason, and the run goes on; how many such rows a run may have is the
@@ -45,6 +47,8 @@ class TextEmbedding:
     """Longest text the model takes, compared with an estimate (:func:`.tokens.estimate_tokens`); ``None``: any goes."""
     dimensions: int | None = None
     """Values of a vector; another number is an error. ``None`` takes what the endpoint gives."""
+    vector_type: VectorType = "float32"
+    """In what form vectors are written; see :mod:`.vector_types`."""
     task_settings: Mapping[str, Any] | None = None
     """Sent with each request, where the endpoint knows them."""
 
@@ -52,6 +56,7 @@ class TextEmbedding:
         check_columns(input_column=self.input_column, output_column=self.output_column)
         check_choice("on_empty", self.on_empty, OnEmpty)
         check_choice("on_too_long", self.on_too_long, OnTooLong)
+        check_choice("vector_type", self.vector_type, VectorType)
         check_at_least(1, max_tokens=self.max_tokens, dimensions=self.dimensions)
         check_task_settings(self.task_settings)
 
@@ -67,10 +72,8 @@ class TextEmbedding:
 
     @property
     def output_columns(self) -> tuple[str, ...]:
-        """The column of vectors, and whether their texts were cut if they may be."""
-        if self.on_too_long == "truncate":
-            return (self.output_column, f"{self.output_column}_is_truncated")
-        return (self.output_column,)
+        """The column of vectors, that of their scales if they have some, and whether texts were cut if they may be."""
+        return tuple(self.output_schema(None).names)
 
     @property
     def error_column(self) -> str:
@@ -82,16 +85,25 @@ class TextEmbedding:
         """Equal texts have equal vectors."""
         return True
 
+    @property
+    def wider(self) -> Wider | None:
+        """Float32 vectors of the same questions, where this task writes smaller ones."""
+        if self.vector_type == "float32":
+            return None
+        return Wider(replace(self, vector_type="float32").settings(), self._narrow)
+
     def check(self, schema: pa.Schema) -> None:
         """Raise :class:`~..errors.InputError` unless the input column holds texts."""
         check_text(schema, self.input_column)
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the answer beside the text, and the columns it has."""
+        form = {} if self.vector_type == "float32" else {"vector_type": self.vector_type}
         return {
             "task_type": self.task_type,
             "task_settings": dict(self.task_settings or {}),
             "is_truncated": self.on_too_long == "truncate",
+            **form,
         }
 
     def questions(self, batch: pa.RecordBatch) -> list[Question | Refused]:
@@ -112,14 +124,19 @@ class TextEmbedding:
     def decode(self, answer: Answer, questions: Sequence[Question]) -> Decoded:
         """``{"text_embedding": [{"embedding": […]}]}``, in JSON or CBOR; see :func:`.vectors.read_vectors`."""
         vectors = read_vectors(answer, self.task_type, rows=len(questions), dimensions=self.dimensions)
-        columns = [vector_column(vectors)]
+        columns, refused = vector_columns(vectors, self.vector_type)
         if self.on_too_long == "truncate":
-            cut = [None if i in vectors.refused else isinstance(q.value, CutText) for i, q in enumerate(questions)]
+            cut = [None if i in refused else isinstance(q.value, CutText) for i, q in enumerate(questions)]
             columns.append(pa.array(cut, pa.bool_()))
         schema = self.output_schema(vectors.matrix.shape[1])
-        return Decoded(pa.RecordBatch.from_arrays(columns, schema=schema), vectors.refused)
+        return Decoded(pa.RecordBatch.from_arrays(columns, schema=schema), refused)
 
     def output_schema(self, dimensions: int | None) -> pa.Schema:
         """Vectors of the dimensions known, here or from this task; of any length otherwise."""
-        kinds = [vector_type(dimensions or self.dimensions), pa.bool_()]
-        return pa.schema(zip(self.output_columns, kinds, strict=False))
+        fields = vector_fields(self.output_column, self.vector_type, dimensions or self.dimensions)
+        if self.on_too_long == "truncate":
+            fields.append(pa.field(f"{self.output_column}_is_truncated", pa.bool_()))
+        return pa.schema(fields)
+
+    def _narrow(self, columns: pa.RecordBatch) -> Decoded:
+        return narrowed(columns, self.output_schema(columns.column(0).type.list_size), self.vector_type)

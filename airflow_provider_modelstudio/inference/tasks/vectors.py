@@ -19,6 +19,8 @@ from airflow_provider_modelstudio.inference.errors import AnswerError
 from .answers import Misfit, RowReader, is_cbor
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     from . import Answer
@@ -27,11 +29,11 @@ __all__ = [
     "NOT_FINITE",
     "Vectors",
     "cbor_matrix",
+    "list_column",
+    "list_type",
     "msgspec_matrix",
     "read_vectors",
     "simdjson_matrix",
-    "vector_column",
-    "vector_type",
 ]
 
 NOT_FINITE = "vector holds a value that is not a finite number"
@@ -111,20 +113,20 @@ def read_vectors(answer: Answer, name: str, *, rows: int, dimensions: int | None
 
 
 @lru_cache(8)
-def vector_type(dimensions: int | None) -> pa.DataType:
-    """A list of as many float32 as there are dimensions; of any length while nobody knows."""
-    return pa.list_(pa.field("element", pa.float32()), -1 if dimensions is None else dimensions)
+def list_type(values: pa.DataType, dimensions: int | None) -> pa.DataType:
+    """A list of as many values as there are dimensions; of any length while nobody knows."""
+    return pa.list_(pa.field("element", values), -1 if dimensions is None else dimensions)
 
 
-def vector_column(vectors: Vectors) -> pa.Array:
-    """The vectors without a copy, null where they are refused."""
+def list_column(matrix: NDArray[Any], refused: Collection[int]) -> pa.Array:
+    """The rows of a matrix as lists, without a copy, null where they are refused."""
     mask = None
-    if vectors.refused:
-        marks = np.zeros(len(vectors.matrix), bool)
-        marks[list(vectors.refused)] = True
+    if refused:
+        marks = np.zeros(len(matrix), bool)
+        marks[list(refused)] = True
         mask = pa.array(marks)
-    values = pa.Array.from_buffers(pa.float32(), vectors.matrix.size, [None, pa.py_buffer(vectors.matrix)])
-    return pa.FixedSizeListArray.from_arrays(values, type=vector_type(vectors.matrix.shape[1]), mask=mask)
+    values = pa.Array.from_buffers(pa.from_numpy_dtype(matrix.dtype), matrix.size, [None, pa.py_buffer(matrix)])
+    return pa.FixedSizeListArray.from_arrays(values, type=list_type(values.type, matrix.shape[1]), mask=mask)
 
 
 def cbor_matrix(body: bytes, name: str, rows: int) -> Matrix | None:
