@@ -43,6 +43,7 @@ class Model:
     task_types: Annotated[tuple[TaskType, ...], msgspec.Meta(min_length=1)]
     rows_per_request: Count | None = None
     documents_per_request: Count | None = None
+    scores_comparable: bool | None = None
     elements_per_request: Count | None = None
     images_per_request: Count | None = None
     tokens_per_row: Count | None = None

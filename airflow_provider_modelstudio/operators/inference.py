@@ -186,7 +186,8 @@ class RerankOperator(InferenceOperator):
     :param max_documents: most documents of a row, or of a request, that the model takes. (templated)
     :param scores_comparable: with ``query_id_column``: scores of two requests with one query can be compared. Then
         queries with more candidates than a request takes are split, and only new pairs of query and document are asked;
-        else all candidates of a query are asked together, or none. (templated)
+        else all candidates of a query are asked together, or none. ``None``: as the catalog has it of ``model``, else
+        false. (templated)
     :param on_empty: what rows without a query or a document do: ``"null"`` or ``"fail"``. (templated)
     :param task_settings: sent with each request, for endpoints that know them. (templated)
     """
@@ -215,7 +216,7 @@ class RerankOperator(InferenceOperator):
         top_n: int | str | None = None,
         return_documents: bool | str = False,
         max_documents: int | str = 500,
-        scores_comparable: bool | str = False,
+        scores_comparable: bool | str | None = None,
         on_empty: str = "null",
         task_settings: dict[str, Any] | str | None = None,
         **kwargs: Any,
@@ -236,7 +237,7 @@ class RerankOperator(InferenceOperator):
         """``rerank`` of ``documents_column`` for ``query_column``."""
         if self.query_id_column:
             return self._flat(self.query_id_column)
-        if flag("scores_comparable", self.scores_comparable):
+        if self.scores_comparable is not None and flag("scores_comparable", self.scores_comparable):
             raise ConfigurationError(
                 "scores_comparable is for one row a candidate: set query_id_column, or leave it out"
             )
@@ -259,9 +260,13 @@ class RerankOperator(InferenceOperator):
     def _flat(self, query_id_column: str) -> FlatRerank:
         if flag("return_documents", self.return_documents):
             raise ConfigurationError("return_documents is for lists of documents: with query_id_column leave it out")
-        comparable = flag("scores_comparable", self.scores_comparable)
+        known = self.known_model
+        comparable = known is not None and known.scores_comparable is True
+        if self.scores_comparable is not None:
+            comparable = flag("scores_comparable", self.scores_comparable)
         most = whole("max_documents", self.max_documents, 1, 100_000)
-        model = self.known_model
+        if known is not None and known.documents_per_request is not None:
+            most = min(most, known.documents_per_request)
         return FlatRerank(
             query_id_column=query_id_column,
             query_column=self.query_column,
@@ -269,7 +274,7 @@ class RerankOperator(InferenceOperator):
             output_column=self.output_column,
             max_documents=min(most, self.rows_per_request(most)),
             # Tokens are estimated: they may split a query too early, but must not refuse one.
-            max_tokens=model.tokens_per_request if model is not None and comparable else None,
+            max_tokens=known.tokens_per_request if known is not None and comparable else None,
             scores_comparable=comparable,
             top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
             on_empty=choice("on_empty", self.on_empty, _POLICY),

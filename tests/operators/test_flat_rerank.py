@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -133,6 +135,19 @@ def test_the_catalog_bounds_a_request(rerank):
     table = pa.table({"query_id": ids, "query": ids, "document": documents})
     summary, _ = rerank(table, model="gte-rerank-v2", scores_comparable="true")
     assert (summary["failed"], summary["requests"]) == (0, 2)
+
+
+def test_the_connection_can_say_that_scores_of_a_model_compare(sandbox, rerank, monkeypatch):
+    """What the catalog has of the model decides whether queries are split, unless the Dag says otherwise."""
+    models = {"mine": {"task_types": ["rerank"], "documents_per_request": 2, "scores_comparable": True}}
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": {"models": models}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    summary, rows = rerank(model="mine")
+    assert [row["rank"] for row in rows] == [2, 3, 1, 1, 2, 1]
+    assert (summary["failed"], summary["requests"]) == (0, 4)
+    summary, rows = rerank(table=None, model="mine", scores_comparable=False)
+    assert [row["rank"] for row in rows] == [None, None, None, 1, 2, 1]
+    assert rows[0]["reranked_error"].startswith("more than 2 documents")
 
 
 def table_of(ids, queries=None):
