@@ -28,7 +28,7 @@ def folder(folders):
     """Where each example has its data, in a folder of its name; empty."""
     yield folders
     for used in folders.iterdir():
-        shutil.rmtree(used)
+        shutil.rmtree(used) if used.is_dir() else used.unlink()
 
 
 @pytest.fixture

@@ -14,11 +14,16 @@ from airflow_provider_modelstudio.inference.tasks import InferenceTask, Question
 
 
 def _found():
-    """Every task type there is: a class of that package that names one, under the module of the same name."""
+    """Every task type there is: the class of that package's module of the same name.
+
+    Another form of a task type, in a module of another name, has tests of its own.
+    """
     for module in iter_modules(tasks.__path__, f"{tasks.__name__}."):
+        name = module.name.rpartition(".")[2]
         for offered in vars(import_module(module.name)).values():
-            if isinstance(offered, type) and offered.__module__ == module.name and hasattr(offered, "task_type"):
-                yield module.name.rpartition(".")[2], offered
+            task_type = getattr(offered, "task_type", None)
+            if offered.__class__ is type and isinstance(task_type, property) and task_type.fget(None) == name:
+                yield name, offered
 
 
 TASKS: dict[str, type[Any]] = dict(_found())
