@@ -147,7 +147,7 @@ MUTANTS = (
     ),
     Mutant("an answer of this run goes to two rows", RECALL, "part not in used_up", "True", ENGINE),
     Mutant("an answer of an earlier run goes to two rows", SURVEY, '~np.isin(-2 - known["at"], taken)', 'known["at"] >= 0', ENGINE),
-    Mutant("equal rows are asked each", SURVEY, "        if share:\n", "        if False:\n", ENGINE),
+    Mutant("equal rows are asked each", SURVEY, "_match_shared if share else", "_match_shared if False else", ENGINE),
     Mutant("a part of a changed file is taken over", f"{PACKAGE}/plan.py", "pieces.append((file.path, file.size, file.stamp, ", "pieces.append((file.path, file.size, ", ADOPTION),
     Mutant("a part with failed rows is taken over", VAULT, "if seal.digest and not seal.counts.failed", "if seal.digest", ADOPTION),
     # The disk and the stores.

@@ -113,6 +113,8 @@ class SparseEmbedOperator(InferenceOperator):
     :param min_weight: drop lighter tokens; ``None`` keeps all. (templated)
     :param on_empty: what null, empty and blank texts do: ``"null"`` or ``"fail"``. They are never sent. (templated)
     :param on_too_long: what texts beyond ``max_tokens`` do: ``"null"``, ``"truncate"`` or ``"fail"``. (templated)
+    :param on_truncation: what texts do of which the model says that it left out the end: ``"keep"`` keeps the weights,
+        ``"null"`` gives the row a reason instead, with which ``on_row_error`` does as with any other. (templated)
     :param max_tokens: longest text the model takes, in estimated tokens; ``None`` sends any. (templated)
     :param task_settings: sent with each request, for endpoints that know them. (templated)
     """
@@ -125,6 +127,7 @@ class SparseEmbedOperator(InferenceOperator):
         "min_weight",
         "on_empty",
         "on_too_long",
+        "on_truncation",
         "max_tokens",
         "task_settings",
     )
@@ -138,6 +141,7 @@ class SparseEmbedOperator(InferenceOperator):
         min_weight: float | str | None = None,
         on_empty: str = "null",
         on_too_long: str = "null",
+        on_truncation: str = "keep",
         max_tokens: int | str | None = None,
         task_settings: dict[str, Any] | str | None = None,
         **kwargs: Any,
@@ -149,6 +153,7 @@ class SparseEmbedOperator(InferenceOperator):
         self.min_weight = min_weight
         self.on_empty = on_empty
         self.on_too_long = on_too_long
+        self.on_truncation = on_truncation
         self.max_tokens = max_tokens
         self.task_settings = task_settings
 
@@ -162,6 +167,7 @@ class SparseEmbedOperator(InferenceOperator):
             min_weight=number("min_weight", self.min_weight, least=float("-inf")),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             on_too_long=choice("on_too_long", self.on_too_long, _TEXT_POLICY),
+            on_truncation=choice("on_truncation", self.on_truncation, ("keep", "null")),
             max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
             task_settings=mapping("task_settings", self.task_settings),
         )

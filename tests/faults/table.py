@@ -148,6 +148,7 @@ FAULTS = (
         (
             SPARSE + "test_the_flag_is_null_where_the_model_does_not_tell",
             SPARSE + "test_a_text_that_we_cut_is_marked",
+            SPARSE + "test_a_text_that_the_model_cut_is_refused_on_demand",
             OPERATORS + "test_sparse_embed_writes_weights_by_token",
         ),
     ),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_modelstudio.inference.errors import AnswerError, ConfigurationError
 from airflow_provider_modelstudio.inference.tasks import Answer
-from airflow_provider_modelstudio.inference.tasks.sparse_embedding import NOT_FINITE, SparseEmbedding
+from airflow_provider_modelstudio.inference.tasks.sparse_embedding import NOT_FINITE, TRUNCATED, SparseEmbedding
 from tests.tasks.binding import as_float32, ask, texts
 from tests.wire import CBOR, JSON, cbor_answer, json_answer
 
@@ -83,6 +83,24 @@ def test_the_same_in_cbor(value):
     decoded = decode(cbor2.dumps(answer_of({"1": 0.5}, {"1": value})), 2, CBOR)
     assert decoded.refused == {1: NOT_FINITE}
     assert decoded.columns.column(0).to_pylist() == [[("1", 0.5)], None]
+
+
+def test_a_text_that_the_model_cut_is_refused_on_demand():
+    """on_truncation='null': its row alone has a reason and no weights; one that the model does not tell about is kept."""
+    answer = {
+        "sparse_embedding": [
+            {"is_truncated": True, "embedding": {"1": 0.5}},
+            {"is_truncated": False, "embedding": {"2": 0.5}},
+            {"embedding": {"3": 0.5}},
+        ]
+    }
+    decoded = decode(json_answer(answer), 3, on_truncation="null")
+    assert decoded.refused == {0: TRUNCATED}
+    assert decoded.columns.to_pylist()[0] == {"sparse_embedding": None, "is_truncated": None}
+    assert [row["sparse_embedding"] for row in decoded.columns.to_pylist()[1:]] == [[("2", 0.5)], [("3", 0.5)]]
+    assert SparseEmbedding(on_truncation="null").settings() != SparseEmbedding().settings()
+    with pytest.raises(ConfigurationError, match="on_truncation"):
+        SparseEmbedding(on_truncation="fail")
 
 
 @FORMAT

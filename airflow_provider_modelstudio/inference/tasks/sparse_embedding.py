@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["NOT_FINITE", "SparseEmbedding"]
 
 NOT_FINITE = "a token's weight is not a finite number"
+TRUNCATED = "the model left out the end of the text"
 
 _DEFAULT_OUTPUT = "sparse_embedding"
 _MAP = pa.map_(pa.string(), pa.float32())
@@ -60,6 +61,8 @@ class SparseEmbedding:
     """What a text beyond ``max_tokens`` does."""
     max_tokens: int | None = None
     """Longest text the model takes, compared with an estimate (:func:`.tokens.estimate_tokens`); ``None``: any goes."""
+    on_truncation: Literal["keep", "null"] = "keep"
+    """What a text does of which the model left out the end: ``"null"`` refuses it."""
     top_k: int | None = None
     """Keep the heaviest tokens of a text, at most so many; of equal weights the first. ``None`` keeps all."""
     min_weight: float | None = None
@@ -71,6 +74,7 @@ class SparseEmbedding:
         check_columns(input_column=self.input_column, output_column=self.output_column)
         check_choice("on_empty", self.on_empty, OnEmpty)
         check_choice("on_too_long", self.on_too_long, OnTooLong)
+        check_choice("on_truncation", self.on_truncation, Literal["keep", "null"])
         check_at_least(1, max_tokens=self.max_tokens, top_k=self.top_k)
         check_at_least(float("-inf"), min_weight=self.min_weight)
         check_task_settings(self.task_settings)
@@ -118,6 +122,7 @@ class SparseEmbedding:
             "task_settings": dict(self.task_settings or {}),
             "top_k": self.top_k,
             "min_weight": self.min_weight,
+            "on_truncation": self.on_truncation,
         }
 
     def questions(self, batch: pa.RecordBatch) -> list[Question | Refused]:
@@ -151,6 +156,10 @@ class SparseEmbedding:
             if isinstance(row, Misfit):
                 _check_shape(row.raw)
                 refused[at] = NOT_FINITE
+                maps.append({})
+                truncated.append(None)
+            elif row.is_truncated and self.on_truncation == "null":
+                refused[at] = TRUNCATED
                 maps.append({})
                 truncated.append(None)
             else:
