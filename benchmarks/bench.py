@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "benchmarks" / "results.json")
     parser.add_argument("--only", default="", help="groups, with commas between; results of others are kept")
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts; for trying out")
+    parser.add_argument("--note", default="", help="a sentence for the page, such as what else the machine did")
     parser.add_argument("--rounds", type=int, default=3, help="most rounds of a program")
     parser.add_argument(
         "--large", action="store_true", help="also 10 million rows (50 GB of disk), a million requests, 100,000 files"
@@ -117,7 +118,7 @@ def main() -> None:
             f"{asked.results} was measured with --scale {before['scale']}; results of two scales are no page"
         )
     kept = before["results"] if before is not None else {}
-    results = {"about": machine(asked.peers), "scale": asked.scale, "results": kept}
+    results = {"about": machine(asked.peers), "scale": asked.scale, "note": asked.note, "results": kept}
     for group in dict.fromkeys(case.group for case in cases):
         kept |= measure_group([case for case in cases if case.group == group], asked.peers)
         asked.results.write_text(json.dumps(results, indent=1), encoding="utf-8")  # what is measured is not lost

@@ -53,7 +53,7 @@ def write_page(measured: dict[str, Any], path: Path, *, plots: bool) -> str:
     about = ", ".join(f"{name} {value}" if name != "machine" else value for name, value in measured["about"].items())
     sections = [
         "# Benchmarks",
-        _introduction(about, measured["scale"]),
+        _introduction(about, measured["scale"], measured["note"]),
         _goals(results),
         _side_by_side(results, plots=plots),
         _flights(results),
@@ -67,7 +67,7 @@ def write_page(measured: dict[str, Any], path: Path, *, plots: bool) -> str:
     return page
 
 
-def _introduction(about: str, scale: float) -> str:
+def _introduction(about: str, scale: float, note: str) -> str:
     smaller = (
         ""
         if scale == 1
@@ -80,6 +80,7 @@ def _introduction(about: str, scale: float) -> str:
         f"{smaller}"
         "Each program's output was read back and checked, row by row, before its number was taken.\n"
         "Seconds depend on the machine and on what else it does: compare within the page."
+        + (f"\n{note}" if note else "")
     )
 
 
@@ -141,7 +142,7 @@ def _goals(results: Results) -> str:
             for name in results.names("again/ours/")
         ),
         [
-            "seconds to the first request, 1,000 files",
+            f"seconds to the first request, {_files(results)}",
             "2",
             _number(results.get("files/ours/1000", "seconds_before_first_request"), ".1f"),
         ],
@@ -209,6 +210,11 @@ def _flights(results: Results) -> str:
     )
 
 
+def _files(results: Results) -> str:
+    rows = results.get("files/ours/1000", "rows")
+    return "1,000 small files" if rows is None else f"{rows / ROWS_PER_FILE:,.0f} small files"
+
+
 def _again(results: Results) -> str:
     names = results.names("again/ours/")
     if not names:
@@ -223,7 +229,7 @@ def _again(results: Results) -> str:
         for name in names
     ]
     start = results.get("files/ours/1000", "seconds_before_first_request")
-    note = "" if start is None else f"\n\nA run over 1,000 small files sent its first request after {start:.1f} s."
+    note = "" if start is None else f"\n\nA run over {_files(results)} sent its first request after {start:.1f} s."
     rows = _number(results.get(f"again/ours/{names[0]}", "rows"), ",.0f")
     return f"## The second run\n\n{rows} rows.\n\n" + table(("", "rows asked", "seconds", "rows/s"), lines) + note
 

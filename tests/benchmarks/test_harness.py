@@ -126,12 +126,15 @@ def test_the_page_tells_ratios(tmp_path):
         "latency/ours/json-32": took(0.05, 3_000),
     }
     page = write_page(
-        {"about": {"machine": "2 cores"}, "scale": 1.0, "results": results}, tmp_path / "page.md", plots=False
+        {"about": {"machine": "2 cores"}, "scale": 1.0, "note": "Told.", "results": results},
+        tmp_path / "page.md",
+        plots=False,
     )
     assert "| EmbedOperator, JSON | 0.0500 | 1.0 | 2.5 | 18,000 | 100 |" in page
     assert "| elasticsearch-py loop, JSON | 0.2000 | 4.0 | 10.0 | 5,000 | 100 |" in page
     assert "| EmbedOperator, JSON | 100 ms | 32 | 3,000 | 3,200 | 94% | 0.0500 |" in page
     assert "| the same with a heavy tail, JSON / CBOR | 90 % | – / – |" in page
+    assert "\nTold.\n" in page
     assert ".svg" not in page
     assert page == (tmp_path / "page.md").read_text()
 
