@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,12 +14,14 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.utils.session import create_session
+from packaging.version import Version
 from sqlalchemy import select
 
 from airflow_provider_modelstudio.inference.errors import SupersededError
 from airflow_provider_modelstudio.operators.dataset import _fence
 from airflow_provider_modelstudio.operators.inference import EmbedOperator
 
+HAS_STATE_STORE = Version(version("apache-airflow")) >= Version("3.3")
 TEXTS = [f"text number {i}" for i in range(30)]
 
 
@@ -45,7 +49,10 @@ class Replaced(EmbedOperator):
 def test_a_try_that_airflow_has_given_up_on_commits_nothing(
     database, sandbox, connection, tmp_path, monkeypatch, operator
 ):
-    """The state store of Airflow refuses it just before the commit: nothing is shown, and what was paid is kept."""
+    """The state store of Airflow refuses it just before the commit: nothing is shown, and what was paid is kept.
+
+    Airflow 3.2 has no such store and is not asked: a try that it has given up on commits the whole dataset.
+    """
     monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", connection)
     pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
     with DAG(f"fenced_{operator.__name__}", schedule=None) as dag:
@@ -61,13 +68,12 @@ def test_a_try_that_airflow_has_given_up_on_commits_nothing(
     DagBundlesManager().sync_bundles_to_db()
     sync_bag_to_db(bag, "dags-folder", None)
     ended = dag.test()
-    if operator is Replaced:
-        assert ended.state != "success"
+    assert (ended.state == "success") is (operator is not Replaced)
+    if operator is Replaced and HAS_STATE_STORE:
         assert not (tmp_path / "out").exists()
         assert list(tmp_path.glob("_out.inference/*/runs/*/seals/*"))
         assert not list(tmp_path.glob("_out.inference/*/runs/*/manifest.json"))
     else:
-        assert ended.state == "success"
         assert pq.read_table(tmp_path / "out").num_rows == 30
 
 
