@@ -88,6 +88,17 @@ def test_replace_and_delete(storage):
         _run(storage.read("lease"))
 
 
+def test_a_folder_is_cleared(storage):
+    """What lies directly below is gone, what lies elsewhere stays, and an empty or missing folder is no error."""
+    for key in ("run/seals/1", "run/seals/2", "run/parts/1"):
+        _run(storage.create(key, b"x"))
+    for _ in range(2):
+        _run(storage.clear("run/seals"))
+        assert _run(storage.list_keys("run/seals")) == []
+    assert _run(storage.list_keys("run/parts")) == ["run/parts/1"]
+    _run(storage.clear("run/nothing"))
+
+
 @pytest.mark.parametrize("key", ["../out", "/etc/passwd", "a/../../b", "a//b", "./a", ""])
 def test_keys_stay_below_the_root(storage, key):
     """No key leads out of the state folder."""

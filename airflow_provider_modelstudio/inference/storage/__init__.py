@@ -64,6 +64,11 @@ class Storage(Protocol):
     async def delete(self, *keys: str) -> None:
         """Return when none of the objects is there any more; no error where there was none."""
 
+    async def clear(self, prefix: str) -> None:
+        """Return when no object is directly below the folder ``prefix``, and none will come back after a power cut,
+        whoever removed it.
+        """
+
     async def modified(self, key: str) -> float:
         """Seconds since the epoch by the clock of the store."""
 

@@ -82,6 +82,9 @@ class LocalStorage:
     async def delete(self, *keys: str) -> None:
         await asyncio.to_thread(self._delete, keys)
 
+    async def clear(self, prefix: str) -> None:
+        await asyncio.to_thread(self._clear, prefix)
+
     async def modified(self, key: str) -> float:
         path = self._path(key)
         try:
@@ -146,7 +149,7 @@ class LocalStorage:
             return False
         finally:
             self._disk.unlink(temporary)
-        self._sync(path.parent)
+            self._sync(path.parent)  # a name that is taken, too: who gave it may have been killed before the sync
         return True
 
     def _create(self, key: str, content: Sequence[Piece]) -> None:
@@ -193,6 +196,12 @@ class LocalStorage:
                 self._disk.unlink(path)
                 folders.add(path.parent)
         for folder in folders:
+            self._sync(folder)
+
+    def _clear(self, prefix: str) -> None:
+        self._delete(self._list_keys(prefix))
+        folder = self._path(prefix)
+        if folder.is_dir():  # somebody who was killed may have removed objects without saying so to the disk
             self._sync(folder)
 
     def _read(self, key: str) -> bytes:

@@ -130,6 +130,10 @@ class ObjectStorage:
             with contextlib.suppress(ObjectMissingError):
                 await self._ask(key, self._fs.rm_file, self._path(key))
 
+    async def clear(self, prefix: str) -> None:
+        """See :class:`~.Storage`."""
+        await self.delete(*await self.list_keys(prefix))
+
     async def modified(self, key: str) -> float:
         """See :class:`~.Storage`."""
         info = await self._info(key)

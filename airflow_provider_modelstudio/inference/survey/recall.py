@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from airflow_provider_modelstudio.inference.dataset.parts import PartReader
 from airflow_provider_modelstudio.inference.errors import StorageError
@@ -213,7 +214,7 @@ class Known:
             else:
                 parts = np.searchsorted(starts, segment.rows.to_numpy(), side="right") - 1
                 free = pa.array([part not in used_up for part in parts.tolist()])
-                refused = pa.array(np.flatnonzero(np.array(pa.compute.and_(segment.errors.is_valid(), free))))
+                refused = pa.array(np.flatnonzero(np.array(pc.and_(segment.errors.is_valid(), free))))
                 self._once = np.concatenate([self._once, np.array(segment.keys.take(refused).to_pylist(), _BYTES)])
                 self._once_at = np.concatenate([self._once_at, refused.to_numpy() + self.rows])
                 self._add(Source(self.rows, len(segment.keys), self._vault, None, key, same_run=True))
@@ -309,7 +310,7 @@ class Known:
 
 def _keys(segment: Segment, wanted: pa.Array) -> bytes:
     """Keys of a segment, zeros for those that are not wanted."""
-    keys = pa.compute.if_else(wanted, segment.keys, pa.scalar(bytes(KEY.itemsize), segment.keys.type))
+    keys = pc.if_else(wanted, segment.keys, pa.scalar(bytes(KEY.itemsize), segment.keys.type))
     return b"".join(keys.to_pylist())
 
 

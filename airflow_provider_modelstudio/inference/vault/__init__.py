@@ -264,7 +264,7 @@ class Vault:
             # What names the parts goes first: nobody may find a name without its part.
             await self.storage.delete(f"{folder}/manifest.json")
             for below in ("seals", "keys", "parts", "quarantine", "requests"):
-                await self.storage.delete(*await self.storage.list_keys(f"{folder}/{below}"))
+                await self.storage.clear(f"{folder}/{below}")
             await self.storage.delete(f"{folder}/plan.json")
         await self.journal.drop([segment for segment, run in segments.items() if run not in kept])
 
