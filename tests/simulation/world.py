@@ -126,6 +126,8 @@ class SimulatedStorage:
     async def scratch(self, folder):
         return folder
 
+    writers = 2
+
     async def _do(self, act):
         """Take a while; sometimes do it and lose the answer, sometimes lose the question."""
         world = self.world

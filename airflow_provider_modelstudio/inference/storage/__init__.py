@@ -85,6 +85,10 @@ class Storage(Protocol):
         """Where files for :meth:`create_from` are built: ``folder``, or a place from which they need no copy."""
 
     @property
+    def writers(self) -> int:
+        """How many objects are worth being created at a time."""
+
+    @property
     def destination(self) -> str:
         """What readers open."""
 

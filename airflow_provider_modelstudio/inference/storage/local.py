@@ -47,6 +47,10 @@ class LocalStorage:
         self._made: set[Path] = set()
 
     @property
+    def writers(self) -> int:
+        return 2
+
+    @property
     def destination(self) -> str:
         return str(self._destination)
 

@@ -70,6 +70,11 @@ class ObjectStorage:
         self._creates = False
 
     @property
+    def writers(self) -> int:
+        """See :class:`~.Storage`. A request takes as long as one to the model may."""
+        return 8
+
+    @property
     def destination(self) -> str:
         """What readers open."""
         return f"{self._scheme}://{self._destination}"
