@@ -69,13 +69,15 @@ async def commit(vault, tmp_path, number):
     path = tmp_path / f"part-{number}"
     pq.write_table(pa.table({"x": pa.array([float(number)])}), path)
     content = path.read_bytes()
+    keys = tmp_path / f"keys-{number}"
+    keys.write_bytes(bytes(16))
     await vault.record_plan()
     (part,) = vault.plan.parts
     seal = await vault.seal(
         part,
         LocalFile(path, 1, hashlib.sha256(content).hexdigest(), len(content)),
         None,
-        keys=bytes(16),
+        keys=keys,
         columns=["x"],
         counts=Counts(embedded=1),
     )

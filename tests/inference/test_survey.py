@@ -51,10 +51,18 @@ def _oracle(rows, known, sealed_parts, part_rows, *, share):
 
 @pytest.mark.parametrize("share", [True, False])
 @given(
-    rows=texts, known=texts, part_rows=st.integers(1, 20), sealed=st.sets(st.integers(0, 5)), bucket=st.integers(1, 40)
+    rows=texts,
+    known=texts,
+    part_rows=st.integers(1, 20),
+    sealed=st.sets(st.integers(0, 5)),
+    bucket=st.integers(1, 40),
+    block=st.integers(1, 9),
+    window=st.integers(1, 9),
 )
-def test_origins_are_those_of_the_definition(tmp_path_factory, share, rows, known, part_rows, sealed, bucket):
-    """Whatever the buckets and parts, each row gets the origin that the definition gives it."""
+def test_origins_are_those_of_the_definition(
+    tmp_path_factory, share, rows, known, part_rows, sealed, bucket, block, window
+):
+    """Whatever the buckets, blocks, windows and parts, each row gets the origin that the definition gives it."""
     folder = tmp_path_factory.mktemp("survey")
     pq.write_table(pa.table({"text": pa.array(rows, pa.string())}), folder / "in.parquet", row_group_size=7)
     source = open_source(LocalFileSystem(), str(folder / "in.parquet"))
@@ -65,7 +73,8 @@ def test_origins_are_those_of_the_definition(tmp_path_factory, share, rows, know
     done = [text for row, text in enumerate(rows) if row // part_rows in sealed]
     (folder / "known").write_bytes(b"".join(_keys(task, known)))
     (folder / "sealed").write_bytes(b"".join(_keys(task, done)))
-    before, survey_module.BUCKET_KEYS = survey_module.BUCKET_KEYS, bucket
+    before = survey_module.BUCKET_KEYS, survey_module.BLOCK_ROWS
+    survey_module.BUCKET_KEYS, survey_module.BLOCK_ROWS = bucket, block
     try:
         found = survey(
             source,
@@ -79,15 +88,18 @@ def test_origins_are_those_of_the_definition(tmp_path_factory, share, rows, know
             journal=range(0),
             built=len(done),
         )
+        origins, keys, held = {}, [], {}
+        for part in left:
+            for first in range(part.first_row, part.end_row, window):
+                at = found.read(held, part, first, min(window, part.end_row - first))
+                assert len(held) <= 2 + -(-window // block)
+                origins |= {first + i: int(origin) for i, origin in enumerate(at.origins)}
+                keys.append(at.keys.tobytes())
     finally:
-        survey_module.BUCKET_KEYS = before
+        survey_module.BUCKET_KEYS, survey_module.BLOCK_ROWS = before
     expected = _oracle(rows, known, sealed, part_rows, share=share)
-    origins = {}
-    for part in left:
-        at = found.part(part)
-        assert len(at.keys) == part.rows
-        origins |= {part.first_row + i: int(origin) for i, origin in enumerate(at.origins)}
     assert origins == expected
+    assert b"".join(keys) == b"".join(_keys(task, [text for row, text in enumerate(rows) if row in expected]))
     assert found.asked == sum(1 for row, origin in expected.items() if origin == row)
     wanted = {origin for row, origin in expected.items() if origin >= 0 and origin != row}
     assert found.shared.tolist() == sorted(wanted)

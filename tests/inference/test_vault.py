@@ -35,9 +35,9 @@ async def seal(vault, folder, index, content, apart=None):
             None if numbers is None else LocalFile(path, len(numbers), path.name.ljust(16, "0"), path.stat().st_size)
         )
     counts = Counts(embedded=len(content), failed=len(apart or ()))
-    return await vault.seal(
-        vault.plan.parts[index], *files, keys=bytes(16 * len(content)), columns=["x"], counts=counts
-    )
+    keys = folder / f"{index}-{content}.keys"
+    keys.write_bytes(bytes(16 * len(content)))
+    return await vault.seal(vault.plan.parts[index], *files, keys=keys, columns=["x"], counts=counts)
 
 
 def test_who_commits_first_has_committed(vaults, tmp_path):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.plan import Part
-    from airflow_provider_modelstudio.inference.survey import Survey
+    from airflow_provider_modelstudio.inference.survey import RowSurvey, Survey
     from airflow_provider_modelstudio.inference.survey.recall import Known
     from airflow_provider_modelstudio.inference.tasks import InferenceTask, Refused
 
@@ -76,15 +76,14 @@ class Feeder:
     def _read(self, left: Sequence[Part]) -> Generator[_Read]:
         """In the reader's thread."""
         parts = iter(left)
-        part, surveyed = None, None
+        part = None
+        blocks: dict[int, RowSurvey] = {}
         ranges = [(part.first_row, part.end_row) for part in left if part.rows]
         for first, batch in self._source.windows(ranges):
-            while part is None or surveyed is None or first >= part.end_row:
+            while part is None or first >= part.end_row:
                 part = next(parts)
-                surveyed = self._survey.part(part)
-            here = slice(first - part.first_row, first - part.first_row + batch.num_rows)
-            keys, origins = surveyed.keys[here].copy(), surveyed.origins[here]
-            yield _Read(Window(part, first, batch, keys), origins, surveyed.tokens[here])
+            keys, origins, tokens = self._survey.read(blocks, part, first, batch.num_rows)
+            yield _Read(Window(part, first, batch, keys.copy()), origins, tokens)
 
     async def _room(self) -> None:
         """Wait until another window may be open; memory is bounded here."""

@@ -67,6 +67,8 @@ class Writer:
         self._apart: PartWriter | None = None
         """Rows of the open part that are kept out of the dataset."""
         self._unsealed: list[PartWriter] = []
+        self._keys: set[Path] = set()
+        """Files with the keys of parts that are written."""
 
     async def run(self, left: Sequence[Part]) -> None:
         """Write and seal the parts that are left, in order. A part is sealed while the next one is written."""
@@ -86,21 +88,27 @@ class Writer:
             self._thread.shutdown(wait=True, cancel_futures=True)
             for writer in self._unsealed:
                 writer.discard()
+            for keys in self._keys:
+                keys.unlink(missing_ok=True)
 
-    async def _write(self, part: Part) -> tuple[PartWriter, PartWriter | None, bytes, Counts]:
-        counts, keys, at = Counts(), [], part.first_row
+    async def _write(self, part: Part) -> tuple[PartWriter, PartWriter | None, Path, Counts]:
+        counts, at = Counts(), part.first_row
+        scratch = await self._vault.storage.scratch(self._folder)
+        keys = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.keys"
+        self._keys.add(keys)
         while True:
             window = await self._windows.oldest() if part.rows else self._nothing(part)
             writer, kept = await self._append(part, window)
             if part.rows:
                 self._windows.written(window)
             counts.add(window.counts)
-            keys.append(window.keys[kept].tobytes())
+            with keys.open("ab") as file:
+                file.write(window.keys[kept].tobytes())
             self._check_errors()
             at += window.rows
             if at >= part.end_row:
                 apart, self._open, self._apart = self._apart, None, None
-                return writer, apart, b"".join(keys), counts
+                return writer, apart, keys, counts
 
     async def _append(self, part: Part, window: Window) -> tuple[PartWriter, np.ndarray]:
         """Write a window; returns which of its rows are in the dataset."""
@@ -135,9 +143,7 @@ class Writer:
         """An empty dataset still has a file, with the full schema."""
         return Window(part, part.first_row, pa.RecordBatch.from_pylist([], self._schema), np.empty(0, KEY))
 
-    async def _seal(
-        self, part: Part, writer: PartWriter, apart: PartWriter | None, keys: bytes, counts: Counts
-    ) -> None:
+    async def _seal(self, part: Part, writer: PartWriter, apart: PartWriter | None, keys: Path, counts: Counts) -> None:
         self.seals[part.index] = await self._vault.seal(
             part,
             await self._finish(writer),

@@ -25,18 +25,20 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.plan import Part
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
 
-__all__ = ["REFUSED", "PartSurvey", "Survey", "survey"]
+__all__ = ["REFUSED", "RowSurvey", "Survey", "survey"]
 
 REFUSED = -1
 """Origin of a row that is not asked at all."""
 BUCKET_KEYS = 250_000
 """Keys matched at a time: 7 MB of keys, and about three times that while they are sorted."""
+BLOCK_ROWS = 32_768
+"""Rows of the survey that are in memory at a time, however large a part is."""
 _PAIR = np.dtype([("position", "<i8"), ("origin", "<i8")])
 _NO_KEY = bytes(KEY.itemsize)
 
 
-class PartSurvey(NamedTuple):
-    """The rows of one part."""
+class RowSurvey(NamedTuple):
+    """Some rows, side by side."""
 
     keys: np.ndarray
     origins: np.ndarray
@@ -54,7 +56,7 @@ class Survey:
     offsets: dict[int, int]
     """Part → position of its first row in the survey."""
     bounds: np.ndarray
-    """For each bucket and part of the survey: the first pair of the part in the bucket's file."""
+    """For each bucket and block of the survey: the first pair of the block in the bucket's file."""
     shared: np.ndarray
     """Ascending numbers of the rows whose answer is used by other rows, too."""
     asked: int
@@ -69,19 +71,38 @@ class Survey:
     groups: int
     """Groups with a row to ask, each of which needs a request; 0 where rows are in none."""
 
-    def part(self, part: Part) -> PartSurvey:
-        """Keys and origins of a part."""
-        offset = self.offsets[part.index]
-        keys = np.fromfile(self.folder / "keys", KEY, part.rows, offset=offset * KEY.itemsize)
-        origins = np.full(part.rows, REFUSED, np.int64)
-        index = list(self.offsets).index(part.index)
+    def read(self, blocks: dict[int, RowSurvey], part: Part, first_row: int, rows: int) -> RowSurvey:
+        """Some rows of a part.
+
+        :param blocks: where the blocks read last are kept; whoever reads in order needs two.
+        """
+        start = self.offsets[part.index] + first_row - part.first_row
+        pieces = []
+        for block in range(start // BLOCK_ROWS, (start + rows - 1) // BLOCK_ROWS + 1):
+            if block not in blocks:
+                blocks[block] = self._block(block)
+                for earlier in sorted(blocks)[:-2]:
+                    del blocks[earlier]
+            at = block * BLOCK_ROWS
+            here = slice(max(start - at, 0), start + rows - at)
+            pieces.append(RowSurvey(*(column[here] for column in blocks[block])))
+        return (
+            pieces[0]
+            if len(pieces) == 1
+            else RowSurvey(*(np.concatenate(columns) for columns in zip(*pieces, strict=True)))
+        )
+
+    def _block(self, block: int) -> RowSurvey:
+        at = block * BLOCK_ROWS
+        keys = np.fromfile(self.folder / "keys", KEY, BLOCK_ROWS, offset=at * KEY.itemsize)
+        origins = np.full(len(keys), REFUSED, np.int64)
         for bucket in range(len(self.bounds)):
-            start, end = self.bounds[bucket, index], self.bounds[bucket, index + 1]
+            start, end = self.bounds[bucket, block], self.bounds[bucket, block + 1]
             path = self.folder / f"origins-{bucket}"
             pairs = np.fromfile(path, _PAIR, end - start, offset=start * _PAIR.itemsize)
-            origins[pairs["position"] - offset] = pairs["origin"]
-        tokens = np.fromfile(self.folder / "tokens", np.int32, part.rows, offset=offset * 4)
-        return PartSurvey(keys, origins, tokens)
+            origins[pairs["position"] - at] = pairs["origin"]
+        tokens = np.fromfile(self.folder / "tokens", np.int32, BLOCK_ROWS, offset=at * 4)
+        return RowSurvey(keys, origins, tokens)
 
 
 def survey(
@@ -136,7 +157,8 @@ def survey(
     starts = np.array([*offsets.values(), at])
     # Row numbers of the dataset, not positions of the survey, are what other rooms know.
     numbers = np.array([part.first_row for part in parts] or [0]) - starts[: max(len(parts), 1)]
-    bounds = np.zeros((number, len(parts) + 1), np.int64)
+    blocks = np.arange(0, at + BLOCK_ROWS, BLOCK_ROWS)
+    bounds = np.zeros((number, len(blocks)), np.int64)
     shared: list[np.ndarray] = []
     asked = token_sum = removed = journalled = journalled_tokens = 0
     groups = np.memmap(folder / "groups", np.int32, "r") if at else np.zeros(0, np.int32)
@@ -150,7 +172,7 @@ def survey(
         asked += int(first.sum())
         token_sum += int(here["tokens"][first].sum())
         groups_asked[groups[here["at"][first]]] = True
-        paid = (origins <= -2 - journal.start) & (origins > -2 - journal.stop)  # see PartSurvey
+        paid = (origins <= -2 - journal.start) & (origins > -2 - journal.stop)  # see RowSurvey
         journalled += int(paid.sum())
         journalled_tokens += int(here["tokens"][paid].sum())
         shared.append(np.unique(origins[(origins >= 0) & ~first]))
@@ -159,7 +181,7 @@ def survey(
         pairs = np.empty(len(here), _PAIR)
         pairs["position"], pairs["origin"] = here["at"], origins
         pairs.tofile(folder / f"origins-{bucket}")
-        bounds[bucket] = np.searchsorted(here["at"], starts)
+        bounds[bucket] = np.searchsorted(here["at"], blocks)
     return Survey(
         folder,
         offsets,

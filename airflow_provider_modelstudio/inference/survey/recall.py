@@ -6,6 +6,7 @@ Keys are read first and kept on local disk; answers are read when a row needs th
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -35,6 +36,8 @@ _BYTES = np.dtype(f"S{KEY.itemsize}")
 """The same as bytes, to be compared."""
 CACHE_BYTES = 48 * 1024 * 1024
 """Decoded answers of earlier runs that are held at a time."""
+KEYS_BYTES = 1024 * 1024
+"""Keys that are copied at a time."""
 SHELF_CHUNK_BYTES = 4 * 1024 * 1024
 
 
@@ -128,13 +131,10 @@ class Known:
         theirs = {seal.sha256 for seals in others.values() for seal in seals}
         with self.keys_path.open("wb") as file, self.sealed_path.open("wb") as own:
             for seal in sorted(sealed.values(), key=lambda seal: seal.sha256 in theirs):
-                keys = (
-                    await self._part(self._vault, seal, same_run=True) if share else await self._keys(self._vault, seal)
-                )
-                own.write(keys)
-                self.built += 0 if seal.sha256 in theirs else len(keys) // KEY.itemsize
-                if share:
-                    file.write(keys)
+                whole = await _copy_keys(self._vault, seal, *((own, file) if share else (own,)))
+                if whole and share:
+                    self._add(Source(self.rows, seal.rows, self._vault, seal, None, same_run=True))
+                self.built += seal.rows if whole and seal.sha256 not in theirs else 0
             first = self.rows
             await self._own_segments(file, () if share else sealed)
             self.journal = range(first, self.rows)
@@ -157,7 +157,7 @@ class Known:
             first = self.rows
             for seal in seals:
                 if seal.sha256 not in mine:
-                    file.write(await self._part(self._vault, seal, same_run=False))
+                    await self._part(file, self._vault, seal)
             if run == shown:
                 self.previous = range(first, self.rows)
         for vault in self._also:
@@ -167,8 +167,8 @@ class Known:
 
     async def _read_also(self, vault: Vault, file: IO[bytes]) -> None:
         for run in await vault.runs():
-            seals = (await vault.seals(run)).values()
-            file.writelines([await self._part(vault, seal, same_run=False) for seal in seals])
+            for seal in (await vault.seals(run)).values():
+                await self._part(file, vault, seal)
 
     async def _read_wider(
         self, vaults: Sequence[Vault], narrow: Callable[[pa.RecordBatch], Decoded], file: IO[bytes], shown: str | None
@@ -180,27 +180,16 @@ class Known:
             for run in await vault.runs():
                 first = self.rows
                 for seal in (await vault.seals(run)).values():
-                    file.write(await self._part(vault, seal, same_run=False, narrow=narrow))
+                    await self._part(file, vault, seal, narrow)
                 if run == shown:
                     self.previous = range(first, self.rows)
 
     async def _part(
-        self,
-        vault: Vault,
-        seal: Seal,
-        *,
-        same_run: bool,
-        narrow: Callable[[pa.RecordBatch], Decoded] | None = None,
-    ) -> bytes:
-        keys = await self._keys(vault, seal)
-        if keys:
-            self._add(Source(self.rows, seal.rows, vault, seal, None, same_run, narrow))
-        return keys
-
-    @staticmethod
-    async def _keys(vault: Vault, seal: Seal) -> bytes:
-        keys = await vault.storage.read(seal.keys)
-        return keys if len(keys) == seal.rows * KEY.itemsize else b""
+        self, file: IO[bytes], vault: Vault, seal: Seal, narrow: Callable[[pa.RecordBatch], Decoded] | None = None
+    ) -> None:
+        """Answers of a part that another run has finished."""
+        if await _copy_keys(vault, seal, file):
+            self._add(Source(self.rows, seal.rows, vault, seal, None, same_run=False, narrow=narrow))
 
     async def _own_segments(self, file: IO[bytes], used_up: Container[int]) -> None:
         """Answers that this run paid for, but for those of rows in the parts that are ``used_up``."""
@@ -306,6 +295,17 @@ class Known:
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return batch
+
+
+async def _copy_keys(vault: Vault, seal: Seal, *files: IO[bytes]) -> bool:
+    """Whether the keys of a part are whole; then they are in all the files, and never in memory as a whole."""
+    reader = await vault.storage.open(seal.keys)
+    if reader.size() != seal.rows * KEY.itemsize:
+        return False
+    while content := await asyncio.to_thread(reader.read, KEYS_BYTES):
+        for file in files:
+            file.write(content)
+    return True
 
 
 def _keys(segment: Segment, wanted: pa.Array) -> bytes:

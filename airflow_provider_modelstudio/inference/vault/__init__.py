@@ -22,6 +22,7 @@ A reader goes from the manifest to parts that were there before it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path  # noqa: TC003  # a named tuple reads its annotations
@@ -137,17 +138,18 @@ class Vault:
         file: LocalFile,
         apart: LocalFile | None,
         *,
-        keys: bytes,
+        keys: Path,
         columns: Sequence[str],
         counts: Counts,
     ) -> Seal:
         """Keep a finished part. Its answers in the journal are then no longer needed.
 
         :param apart: rows that are kept out of the dataset.
-        :param keys: of the rows in ``file``.
+        :param keys: a local file with the content key of each row in ``file``, which is used up.
         """
         written = file.rows + (0 if apart is None else apart.rows)
-        if not counts.rows == part.rows == written or len(keys) != 16 * file.rows:
+        stored = (await asyncio.to_thread(keys.stat)).st_size
+        if not counts.rows == part.rows == written or stored != 16 * file.rows:
             raise StorageError(
                 f"the books of part {part.index} do not balance: {part.rows} rows planned, {counts.rows} booked, "
                 f"{written} written"
@@ -155,7 +157,7 @@ class Vault:
         name, key = self.part_key(part, file.sha256)
         keys_key = self._keys_key(part, file.sha256)
         await self.storage.create_from(key, file.path)
-        await self.storage.create(keys_key, keys)
+        await self.storage.create_from(keys_key, keys)
         quarantine = None if apart is None else await self._set_apart(part, apart)
         seal = await self._seal(
             Seal(
