@@ -430,7 +430,18 @@ def test_a_failure_leads_to_its_decision(rule, error, rows, attempts, expected):
 def test_every_rule_has_a_case():
     """No rule is hidden by an earlier one: each is met by some row of the table, and its name is its own."""
     names = [rule.name for rule in RULES]
-    assert sorted(names) == sorted({row[0] for row in TABLE})
+    assert sorted(names) == sorted({"useless endpoint", *(row[0] for row in TABLE)})
+
+
+def test_rows_are_not_to_blame_where_no_answer_was_ever_good():
+    """After three rows in vain the run stops and says what the answers lack; before that, and for errors, it goes on."""
+    lacking = AnswerError("the answer has 2 vectors for 1 questions")
+    stopped = decide(lacking, rows=1, attempts=0, useless=3)
+    assert isinstance(stopped, Stop)
+    assert isinstance(stopped.error, EndpointError)
+    assert "2 vectors for 1 questions" in str(stopped.error)
+    assert isinstance(decide(lacking, rows=1, attempts=1, useless=2), Mark)
+    assert decide(http(503), rows=1, attempts=0, useless=3) == decide(http(503), rows=1, attempts=0)
 
 
 def test_a_stop_repeats_nothing_the_server_said():

@@ -88,6 +88,11 @@ class Attempts:
         self._ends: list[int] = []
         self._allowed: list[int] = []
 
+    def paid(self) -> int:
+        """Texts of this version that are on the bill so far, each as often as it is."""
+        texts = {fingerprint(text) for text in self._version.texts}
+        return sum(text in texts for paid in self._sandbox.bill[self._start :] for text in paid.inputs)
+
     def ended(self, allowed: int) -> None:
         """An attempt is over; the next ones may pay again for at most so many texts because of that."""
         self._ends.append(len(self._sandbox.bill))

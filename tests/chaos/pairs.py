@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Pairs"]
 
 RUN_SECONDS = 240.0
+SETTLED_SECONDS = 3.0
+"""Without a new entry on the bill, after which none is to come."""
 SHAPE = SHAPES["folder"]
 
 
@@ -59,7 +61,7 @@ class Pairs:
             with victim:
                 world.wait_for("the first answers", lambda: self._segments(version, 1) >= 10, RUN_SECONDS)
                 victim.strike(signal.SIGSTOP)
-                time.sleep(0.5)
+                self._let_arrive(attempts)
                 attempts.ended(BOUND)
                 second = world.trigger(source, destination)
                 if early:
@@ -84,6 +86,14 @@ class Pairs:
         self.account.strikes["double"] += 1
         self._settle(version, reader, attempts, runs)
         self.say(f"{version.name}: two runs side by side")
+
+    def _let_arrive(self, attempts: Attempts) -> None:
+        """What the frozen process sent is on the bill: else it would be taken for the other one's, which asks it, too."""
+        seen, since = attempts.paid(), time.monotonic()
+        while time.monotonic() < since + SETTLED_SECONDS:
+            time.sleep(0.2)
+            if (now := attempts.paid()) != seen:
+                seen, since = now, time.monotonic()
 
     def _write(self, version: Version) -> tuple[str, str]:
         source = f"source-of-{version.name}.parquet"

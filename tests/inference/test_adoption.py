@@ -153,6 +153,21 @@ def dying(at):
     return Dying
 
 
+def test_a_part_whose_keys_are_damaged_is_not_taken_over(place):
+    """A part whose record is shorter than it says is built anew, and its rows are asked again."""
+    add_day(place, "day-1.parquet", OLD)
+    place.run()
+    keys = next(iter(sorted(place.state.rglob("*/keys/*00000-*"))))
+    content = keys.read_bytes()
+    keys.unlink()
+    keys.write_bytes(content[:-16])
+    add_day(place, "day-2.parquet", ["new"])
+    service = Scripted()
+    place.run(service)
+    place.check([*OLD, "new"])
+    assert service.billed == dict.fromkeys([*OLD[:100], "new"], 1)
+
+
 class FailsOn(Hashes):
     """Finds no use for the answer to one text."""
 

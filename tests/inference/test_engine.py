@@ -281,6 +281,41 @@ def test_a_wrong_count_is_never_zipped(place):
     place.check(TEXTS[:40])
 
 
+def test_an_endpoint_whose_answers_are_never_of_use_is_not_paid_to_the_end(place):
+    """Where each answer has the wrong form, the run stops after what was in flight instead of paying for all rows twice."""
+    texts = [f"row number {i}" for i in range(3000)]
+    place.write(texts)
+    service = Scripted(lambda number, texts: json.dumps([vector(t) for t in [*texts, "more"]]).encode())
+    with pytest.raises(EndpointError, match="no answer of the endpoint is of use"):
+        place.run(service)
+    assert sum(service.billed.values()) < len(texts) / 2
+
+
+def test_rows_without_a_question_do_not_pile_up_before_the_first_answer(place):
+    """A source that begins with thousands of empty texts is written as it is read, where the form of answers is known."""
+    texts = [""] * 40_000 + ["a text"]
+    place.write(texts)
+    open_windows = []
+
+    class Watched(Scripted):
+        async def infer(self, *args, **kwargs):
+            written = sum(path.stat().st_size for path in place.state.rglob(".tmp-parts/*.parquet"))
+            open_windows.append(written)
+            return await super().infer(*args, **kwargs)
+
+    place.run(Watched(), dimensions=4, part_rows=100_000)
+    place.check(texts)
+    assert open_windows[0] > 0, "nothing was written before the first answer"
+
+
+def test_free_refusals_cost_nothing(place):
+    """A request that is refused for going too fast and asked again is counted once in the estimate."""
+    place.write(TEXTS[:40])
+    refused = Scripted(lambda number, texts: http(429, upstream=429, retry_after=0.01) if number <= 3 else None)
+    undisturbed = sum(max(1, len(text) // 4) for text in TEXTS[:40])
+    assert place.run(refused).tokens_estimated == undisturbed
+
+
 def test_a_value_that_is_no_number_spoils_its_row_only(place):
     """A row whose vector cannot be used has a reason; its neighbours keep their vectors."""
 

@@ -15,25 +15,30 @@ from .wording import scrub
 __all__ = ["Decision", "Mark", "Split", "Stop", "Wait", "decide", "find_rule", "scrub"]
 
 
-def decide(error: RequestError | AnswerError, *, rows: int, attempts: int, alone: int = 0) -> Decision:
+def decide(
+    error: RequestError | AnswerError, *, rows: int, attempts: int, alone: int = 0, useless: int = 0
+) -> Decision:
     """What to do about a request of ``rows`` rows that failed.
 
     ``attempts``: how often these rows had failed before in a way that ``counts``.
     ``alone``: how often of these other requests were answered meanwhile.
+    ``useless``: how many rows were marked because their answers were no good, while no answer was good.
     ``Mark`` comes for a single row only, ``Split`` never does.
     A reason to mark a row with may echo the row: it needs :func:`scrub`.
     """
-    rule, case = find_rule(error, rows=rows, attempts=attempts, alone=alone)
+    rule, case = find_rule(error, rows=rows, attempts=attempts, alone=alone, useless=useless)
     return rule.then(case)
 
 
-def find_rule(error: RequestError | AnswerError, *, rows: int, attempts: int, alone: int = 0) -> tuple[Rule, Case]:
+def find_rule(
+    error: RequestError | AnswerError, *, rows: int, attempts: int, alone: int = 0, useless: int = 0
+) -> tuple[Rule, Case]:
     """The first rule that applies, and what it looked at."""
-    case = _make_case(error, rows, attempts, alone)
+    case = _make_case(error, rows, attempts, alone, useless)
     return next(rule for rule in RULES if rule.applies(case)), case
 
 
-def _make_case(error: RequestError | AnswerError, rows: int, attempts: int, alone: int) -> Case:
+def _make_case(error: RequestError | AnswerError, rows: int, attempts: int, alone: int, useless: int) -> Case:
     if isinstance(error, AnswerError):
         return Case(
             fault=None,
@@ -47,6 +52,7 @@ def _make_case(error: RequestError | AnswerError, rows: int, attempts: int, alon
             rows=rows,
             attempts=attempts,
             alone=alone,
+            useless=useless,
         )
     kind = error.error_type or ""
     own = error.status or 0

@@ -48,6 +48,8 @@ class Case(NamedTuple):
     """Failures of this request before, as far as they count."""
     alone: int
     """Those of them during which other requests were answered."""
+    useless: int = 0
+    """Rows marked because their answers were no good, while no answer was good."""
 
 
 class Rule(NamedTuple):
@@ -167,6 +169,9 @@ def _unusable(case: Case) -> str:
     return f"no usable answer: {case.reason}"
 
 
+USELESS: Final = 3
+"""Rows whose answers are no good, with no good one before, after which the rows are not to blame."""
+
 # -- the table
 
 OUTAGE: Final = (
@@ -175,6 +180,16 @@ OUTAGE: Final = (
 )
 
 RULES: Final = (
+    Rule(
+        "useless endpoint",
+        lambda case: case.fault is None and case.useless >= USELESS,
+        lambda case: Stop(
+            EndpointError(
+                f"no answer of the endpoint is of use, and each is paid for: {case.reason}; check that the endpoint's model "
+                "and settings are those the task was written for"
+            )
+        ),
+    ),
     Rule("unusable answer", lambda case: case.fault is None, _until(1, _one_row(_unusable))),
     Rule("no answer", _fault(Fault.TIMEOUT, Fault.CONNECTION), _unless_alone),
     Rule(

@@ -89,6 +89,8 @@ class Sender:
         self._closed = False
         self._succeeded_at = -math.inf
         self._answered: tuple[Asked, Question] | None = None
+        self._useless = 0
+        """Rows that were marked because of their answers."""
         self._control: Batch | None = None
         """A question that was answered, asked again because nothing else would tell whether the service is well."""
         self._wake = asyncio.Event()
@@ -169,8 +171,7 @@ class Sender:
     async def _count_ahead(self) -> None:
         """See to it that the next request is counted before it is sent: if we are killed, those ahead are counted, too."""
         if not self._vault.meter.covers(self.requests + 1):
-            ahead = 1024 if self._options.budget.max_requests is None else max(8, 2 * self.governor.limit)
-            await self._vault.meter.allow(self.requests + ahead)
+            await self._vault.meter.allow(self.requests + max(8, 2 * self.governor.limit))
 
     def _send(self, batch: Batch, now: float) -> None:
         self._lease.check()
@@ -269,7 +270,8 @@ class Sender:
             self.governor.failed(now, permit)
             return
         rows = 1 if self._task.limits.whole else len(batch.questions)
-        decision = decide(error, rows=rows, attempts=batch.attempts, alone=batch.alone)
+        useless = self._useless if self._answered is None else 0
+        decision = decide(error, rows=rows, attempts=batch.attempts, alone=batch.alone, useless=useless)
         log.debug("a request with %s rows failed (%s): %s", len(batch.questions), error, decision)
         match decision:
             case Stop():
@@ -281,12 +283,14 @@ class Sender:
                 self.governor.answered(now, permit)  # the service is well; the request was not
                 self._split(batch, decision)
             case Mark():
+                self._useless += isinstance(error, AnswerError)
                 self.governor.answered(now, permit)
                 await self._mark(batch, scrub(decision.reason, [str(q.value) for q in batch.questions]))
 
     def _wait(self, batch: Batch, permit: Permit, decision: Wait, now: float) -> None:
         governor, pause = self.governor, 0.0
         if decision.cause == "throttled":
+            self.tokens -= batch.tokens  # refused for free
             governor.throttled(now, permit, retry_after=decision.retry_after, unit=decision.unit)
         elif decision.cause == "overloaded":
             governor.overloaded(now, permit, retry_after=decision.retry_after)

@@ -57,9 +57,21 @@ class OpenWindows:
     # ------------------------------------------------------------------ feeder's side
 
     def is_full(self, most: int) -> bool:
-        """Whether the next window must wait. Windows whose form is not known yet cannot be written, and do not count."""
-        stuck = self.answer_schema is None and self._windows and self._windows[-1].finished
-        return len(self._windows) >= most and not stuck
+        """Whether the next window must wait. Windows whose form nobody knows yet cannot be written, and do not count."""
+        if len(self._windows) < most:
+            return False
+        if self.answer_schema is None and self._windows[0].finished and self._windows[-1].finished:
+            # Nothing is being asked, and rows that are not asked pile up.
+            self.answer_schema = self._foreseen()
+            self._moved.set()
+            return self.answer_schema is not None
+        return True
+
+    def _foreseen(self) -> pa.Schema | None:
+        """Form of the answers before there is one; ``None`` as long as the length of a vector is not known."""
+        schema = self._task.output_schema(self._dimensions)
+        known = self._dimensions is not None or schema.equals(self._task.output_schema(1))
+        return schema if known else None
 
     async def moved(self) -> None:
         """Return when a window was finished or written."""

@@ -133,7 +133,7 @@ def survey(
     for part in parts:
         offsets[part.index] = at
         at += part.rows
-    known_rows = known_keys.stat().st_size // KEY.itemsize
+    known_rows = (known_keys.stat().st_size + sealed_keys.stat().st_size) // KEY.itemsize
     number = min(max(1, -(-(known_rows + at) // BUCKET_KEYS)), MOST_BUCKETS)
     known, sealed, own = (Buckets(folder, name, number) for name in ("known", "sealed", "own"))
     with known:

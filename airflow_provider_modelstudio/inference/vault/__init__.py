@@ -189,9 +189,11 @@ class Vault:
             seal.digest: seal for seal in (await self.seals(shown)).values() if seal.digest and not seal.counts.failed
         }
         sealed = await self.seals()
-        unchanged = [part for part in self.plan.parts if part.digest in before and part.index not in sealed]
-        for part in unchanged:
-            seal = before[part.digest]
+        adopted = 0
+        for part in self.plan.parts:
+            seal = before.get(part.digest)
+            if seal is None or part.index in sealed or not await self._is_whole(seal):
+                continue
             name, key = self.part_key(part, seal.sha256)
             keys_key = self._keys_key(part, seal.sha256)
             await self.storage.copy(seal.key, key)
@@ -199,7 +201,16 @@ class Vault:
             await self._seal(
                 replace(seal, part=part.index, name=name, key=key, keys=keys_key, counts=Counts(reused=seal.rows))
             )
-        return len(unchanged)
+            adopted += 1
+        return adopted
+
+    async def _is_whole(self, seal: Seal) -> bool:
+        """Whether a part and its keys are there, in their size."""
+        try:
+            part, keys = await self.storage.open(seal.key), await self.storage.open(seal.keys)
+        except ObjectMissingError:
+            return False
+        return bool(part.size() == seal.bytes and keys.size() == 16 * seal.rows)
 
     def _keys_key(self, part: Part, sha256: str) -> str:
         return f"{self._run}/keys/{part.index:05d}-{sha256[:16]}.bin"
