@@ -11,6 +11,7 @@ import pytest
 
 import airflow_provider_modelstudio
 from airflow_provider_modelstudio.catalog import Catalog, Model, Price
+from airflow_provider_modelstudio.catalog.secrecy import conceal, secrets_in
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
 
 PACKAGE = Path(airflow_provider_modelstudio.__file__).parent
@@ -151,3 +152,25 @@ def test_models_are_named_nowhere_else():
     for path in [*PACKAGE.glob("inference/**/*.py"), *PACKAGE.glob("catalog/*.py"), *PACKAGE.glob("hooks/*.py")]:
         text = path.read_text("utf-8")
         assert not [name for name in NAMES if name in text], path
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "secrets"),
+    [
+        ({"X-Auth-Token": "abc"}, {"X-Auth-Token": "***"}, ["abc"]),
+        ({"Ocp-Key": ["a", {"b": 7}]}, {"Ocp-Key": ["***", {"b": "***"}]}, ["a"]),
+        ([["access_token", "abc"], ["v", "1"]], [["access_token", "***"], ["v", "1"]], ["abc"]),
+        ([{"name": "X-Key", "value": "abc"}], [{"name": "***", "value": "***"}], ["X-Key", "abc"]),
+        ({"Authorization": "Bearer abc"}, {"Authorization": "***"}, ["Bearer abc", "abc"]),
+        ({"Authorization": "Bearer ${api_key}"}, {"Authorization": "Bearer ${api_key}"}, []),
+        ("https://me:password1@h/?v=1&token=abcdefgh", "https://***@h/?v=1&token=***", ["abcdefgh", "password1"]),
+        ('{"password": "two words", "input": ${input}}', '{"password": "***", "input": ${input}}', ["two words"]),
+        ('{\\"token\\": \\"abcdefgh\\"}', '{\\"token\\": \\"***\\"}', ["abcdefgh"]),
+        ({"max_tokens": 5, "v": "max_new_tokens=512"}, {"max_tokens": 5, "v": "max_new_tokens=512"}, []),
+        ({"dimension": "1024", "key": "${api_key}"}, {"dimension": "1024", "key": "${api_key}"}, []),
+    ],
+)
+def test_secrets_are_known_by_their_names_wherever_they_stand(value, shown, secrets):
+    """Members, headers, pairs, addresses and texts show none; numbers and references are shown as they are."""
+    assert conceal(value) == shown
+    assert list(secrets_in(value)) == secrets

@@ -5,18 +5,16 @@ Only what the server shows can be compared: secrets never are, and neither is wh
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_modelstudio.catalog.secrecy import HIDDEN, conceal, is_named_pair, is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["Change", "drift"]
 
-_HIDDEN = "***"
-_SECRET_NAME = re.compile(r"api_?key|secret|password|passwd|authorization|credential|cookie", re.IGNORECASE)
-_REFERENCE = re.compile(r"\$\{[^{}]*\}")
 _LONGEST_SHOWN = 160
 """Characters of a value in a difference."""
 
@@ -30,6 +28,8 @@ class Change:
     now: Any
     """``None`` when the endpoint lacks it."""
     wanted: Any
+    secret: bool = False
+    """Whether neither side is for the eyes of a reader."""
 
     @property
     def updatable(self) -> bool:
@@ -43,9 +43,9 @@ class Change:
     def _shown(self, value: Any, secrets: frozenset[str]) -> str:
         if value is None:
             return "nothing"
-        text = repr(_concealed(self.path.rpartition(".")[2], value))
+        text = repr(conceal(value, within=self.secret))
         for secret in secrets:
-            text = text.replace(secret, _HIDDEN)
+            text = text.replace(secret, HIDDEN)
         return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 
@@ -64,7 +64,7 @@ def drift(body: Mapping[str, Any], endpoint: Mapping[str, Any], task_type: str) 
         for name, wanted in _object(body.get(part)).items():
             # A server may keep a setting to itself, and always keeps secrets.
             if name in shown and name != "secret_parameters":
-                changes += _compare(f"{part}.{name}", shown[name], wanted)
+                changes += _compare(f"{part}.{name}", shown[name], wanted, secret=is_secret(name))
     changes += _compare("task_settings", _object(endpoint.get("task_settings")), _object(body.get("task_settings")))
     return tuple(changes)
 
@@ -73,17 +73,18 @@ def _object(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _compare(path: str, now: Any, wanted: Any) -> Iterator[Change]:
+def _compare(path: str, now: Any, wanted: Any, *, secret: bool = False) -> Iterator[Change]:
     if isinstance(wanted, dict) and isinstance(now, dict):
+        secret = secret or is_named_pair(now) or is_named_pair(wanted)
         for name, one in wanted.items():
-            if name in now or not _SECRET_NAME.search(str(name)):
-                yield from _compare(f"{path}.{name}", now.get(name), one)
+            if name in now or not is_secret(name):
+                yield from _compare(f"{path}.{name}", now.get(name), one, secret=secret or is_secret(name))
     elif not _same(now, wanted):
-        yield Change(path, now, wanted)
+        yield Change(path, now, wanted, secret)
 
 
 def _same(now: Any, wanted: Any) -> bool:
-    if isinstance(now, str) and _HIDDEN in now:
+    if isinstance(now, str) and HIDDEN in now:
         return True
     if isinstance(now, list) and isinstance(wanted, list):
         return len(now) == len(wanted) and all(map(_same, now, wanted))
@@ -99,16 +100,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-def _concealed(name: str, value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _concealed(str(name), one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_concealed(name, one) for one in value]
-    return _HIDDEN if _SECRET_NAME.search(name) and not _is_reference(value) else value
-
-
-def _is_reference(value: Any) -> bool:
-    """Whether a value is nothing but a reference to a secret, perhaps after ``Bearer``."""
-    return isinstance(value, str) and _REFERENCE.sub("", value).strip() in {"", "Bearer", "Basic", "ApiKey"}

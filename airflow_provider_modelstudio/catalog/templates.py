@@ -21,7 +21,7 @@ from airflow_provider_modelstudio.inference.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["API_HOST", "API_KEY", "SERVICES", "Template", "fill", "find_template"]
+__all__ = ["API_HOST", "API_KEY", "SERVICES", "Template", "asks_for_host", "fill", "find_template"]
 
 SERVICES = ("alibaba-cloud-custom-model", "custom")
 """In the order in which a server is asked for them."""
@@ -82,6 +82,14 @@ def fill(body: Mapping[str, Any], api_key: str | None, api_host: str) -> dict[st
         if isinstance(settings.get(name), str):
             settings[name] = settings[name].replace(API_HOST, api_host)
     return filled
+
+
+def asks_for_host(body: Mapping[str, Any]) -> bool:
+    """Whether :func:`fill` would put the connection's API host into the body."""
+    settings = body.get("service_settings")
+    return isinstance(settings, dict) and any(
+        isinstance(settings.get(name), str) and API_HOST in settings[name] for name in _ADDRESSES
+    )
 
 
 @cache

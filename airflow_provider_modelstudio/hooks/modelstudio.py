@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_modelstudio.catalog import Catalog
+from airflow_provider_modelstudio.catalog.secrecy import secrets_in
 from airflow_provider_modelstudio.hooks.client import ask, make_client, send_question
 from airflow_provider_modelstudio.hooks.fields import read_fields
 from airflow_provider_modelstudio.inference.errors import ConfigurationError, Fault, ModelStudioError, RequestError
@@ -20,7 +21,7 @@ from airflow_provider_modelstudio.inference.transport import ElasticTransport
 from airflow_provider_modelstudio.inference.transport.address import inference_path, secret_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from elasticsearch import Elasticsearch
 
@@ -33,8 +34,6 @@ _TEST_SECONDS = 5.0
 
 _JSON_HEADERS = {"accept": "application/json", "content-type": "application/json"}
 """The client makes Elasticsearch's own media types of them."""
-
-_SECRET_NAME = re.compile(r"key|secret|token|password|passwd|authorization|credential", re.IGNORECASE)
 
 
 class ModelStudioHook(BaseHook):
@@ -211,7 +210,7 @@ class ModelStudioHook(BaseHook):
 
     def _put(self, task_type: str, inference_id: str, body: Mapping[str, Any], *, update: bool) -> dict[str, Any]:
         path = inference_path(task_type, inference_id)
-        secrets = frozenset(shape for secret in _secrets_in(body) for shape in secret_shapes(secret))
+        secrets = frozenset(shape for secret in secrets_in(body) for shape in secret_shapes(secret))
         _mask(secrets)
         _json(body)
         send: Callable[[], Any]
@@ -236,20 +235,6 @@ def _json(body: Mapping[str, Any]) -> bytes:
 def _mask(secrets: frozenset[str]) -> None:
     for secret in secrets:
         mask_secret(secret)
-
-
-def _secrets_in(body: Any, *, within: bool = False) -> Iterator[str]:
-    """Values of an endpoint's settings that its creator would not like to read in a log."""
-    if isinstance(body, str):
-        # What starts with a dollar is a path into an answer or the name of a variable.
-        if within and body and not body.startswith("$"):
-            yield body
-    elif isinstance(body, dict):
-        for name, value in body.items():
-            yield from _secrets_in(value, within=within or _SECRET_NAME.search(str(name)) is not None)
-    elif isinstance(body, list):
-        for value in body:
-            yield from _secrets_in(value, within=within)
 
 
 def _name(value: Any) -> str:

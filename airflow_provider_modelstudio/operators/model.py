@@ -8,7 +8,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.catalog.hosts import choose_host
-from airflow_provider_modelstudio.catalog.templates import SERVICES
+from airflow_provider_modelstudio.catalog.templates import SERVICES, asks_for_host
 from airflow_provider_modelstudio.catalog.wanted import Wanted, every_model, one_model
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.decide import Stop, decide
@@ -64,8 +64,11 @@ class CreateModelOperator(BaseOperator):
         secret itself has no place in a Dag file. Not templated, so that it is in no rendered field.
     :param on_existing: what to do about an endpoint of that name with other settings: ``"keep"`` it and show the
         difference; ``"update"`` what Elasticsearch can change, its ``task_settings``; ``"replace"`` it, after a trial,
-        unless it is in use; ``"fail"``. (templated)
-    :param rotate_key: send the key again to endpoints that are there; with ``"update"`` or ``"replace"``.
+        unless it is in use; ``"fail"``. Between deletion and creation of ``"replace"`` there is no endpoint: when the
+        creation fails, the error says so, and the next try creates it. (templated)
+    :param rotate_key: send the key again to endpoints that are there; with ``"update"`` or ``"replace"``. No server shows
+        which endpoints have the new key, so a retry does all of them again: prefer ``"update"``, since ``"replace"``
+        deletes and creates those once more that an earlier try has replaced.
     :param modelstudio_conn_id: the connection. (templated)
     """
 
@@ -134,8 +137,12 @@ class CreateModelOperator(BaseOperator):
             )
         provisioning = Provisioning(
             hook,
-            # A body of one's own may lead anywhere, and needs no host of ours.
-            api_host=choose_host(account.api_host, account.region, automatic=mode == "automatic" or own is not None),
+            api_host=choose_host(
+                account.api_host,
+                account.region,
+                # A body of one's own may lead anywhere: no host is needed where it names none of ours.
+                automatic=mode == "automatic" or (own is not None and not asks_for_host(own)),
+            ),
             services=(choice("service", self.service, SERVICES),) if self.service else SERVICES,
             on_existing=on_existing,
             rotate_key=self.rotate_key,

@@ -19,7 +19,7 @@ from airflow_provider_modelstudio.inference.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from airflow_provider_modelstudio.catalog.drift import Change
     from airflow_provider_modelstudio.catalog.wanted import Wanted
@@ -34,10 +34,10 @@ Body = tuple[str, dict[str, Any]]
 
 _UNKNOWN_SERVICE = re.compile(r"unknown service\b", re.IGNORECASE)
 _UNSUPPORTED = re.compile(
-    r"does not support task type|unknown task_?type|ModelNotFound|model_not_(?:found|supported)|model not exist"
-    r"|\bAccessDenied\b",
+    r"does not support task type|unknown task_?type|ModelNotFound|model_not_(?:found|supported)|model not exist",
     re.IGNORECASE,
 )
+"""Of the model or the server. What the account may not do or has not paid for is a failure."""
 _KEY_REFUSED = re.compile(r"InvalidApiKey|(?:invalid|incorrect) api.?key", re.IGNORECASE)
 _TRIAL = "-modelstudio-trial"
 _NO_SERVICE = "the server knows none of the services that endpoints for these models are made with"
@@ -108,6 +108,8 @@ class Provisioning:
         self._own_body = own_body
         self._secrets = hook.account.secrets | frozenset(_texts(_secret_settings(own_body or {})))
         self._existing: dict[str, Mapping[str, Any]] = {}
+        self._gone: dict[str, tuple[str, ...]] = {}
+        """Endpoints that were deleted to be replaced and are not there again, and how they differed."""
 
     def look(self) -> None:
         """See what is there already. Free."""
@@ -130,10 +132,20 @@ class Provisioning:
             return self._create(wanted, "created") if found is None else self._settle(wanted, found)
         except RequestError as error:
             self._raise_for_all(error)
-            if error.upstream_status == 403 or _UNSUPPORTED.search(error.reason):  # noqa: PLR2004 - no right to this model
+            lost = self._lost({wanted.inference_id} & self._gone.keys())
+            if not lost and _UNSUPPORTED.search(error.reason):
                 return Result(wanted=wanted, action="unsupported", reason=str(error))
-            transient = isinstance(decide(error, rows=1, attempts=0), Wait)
-            return Result(wanted=wanted, action="failed", reason=str(error), transient=transient)
+            decision = decide(error, rows=1, attempts=0)
+            said = f"{lost}{error}"
+            if isinstance(decision, Stop):
+                said += f"; {decision.error}"
+            return Result(
+                wanted=wanted,
+                action="failed",
+                drift=self._gone.get(wanted.inference_id, ()),
+                reason=said,
+                transient=isinstance(decision, Wait),
+            )
 
     def _bodies(self, wanted: Wanted) -> Iterator[Body]:
         """Bodies in the order in which the server is asked."""
@@ -152,11 +164,15 @@ class Provisioning:
             found = self._found_meanwhile(wanted, error)
             if found is None:
                 raise
+            self._gone.pop(wanted.inference_id, None)
             return self._settle(wanted, found)
         if made is None:
             services = " or ".join(self._services)
             reason = f"no template of {services} for {wanted.task_type}" if services else _NO_SERVICE
+            if lost := self._lost({wanted.inference_id} & self._gone.keys()):
+                return Result(wanted=wanted, action="failed", reason=f"{lost}{reason}", drift=shown)
             return Result(wanted=wanted, action="unsupported", reason=reason)
+        self._gone.pop(wanted.inference_id, None)
         return Result(
             wanted=wanted,
             action=action,
@@ -232,23 +248,34 @@ class Provisioning:
             return Result(wanted=wanted, action="unsupported", drift=shown, reason=_NO_SERVICE)
         self._hook.delete_endpoint(trial)
         self._hook.delete_endpoint(inference_id)
+        self._gone[inference_id] = shown
         return self._create(wanted, "replaced", shown)
+
+    def _lost(self, names: Collection[str]) -> str:
+        """What a reader must know first, when a replacement went wrong half-way; empty without ``names``."""
+        if not names:
+            return ""
+        return (
+            f"{', '.join(sorted(names))}: the old endpoint is deleted, and creating the new one failed after a trial that "
+            "worked; run the task again with the same parameters, once the cause is mended, and it is created; the cause: "
+        )
 
     def _raise_for_all(self, error: RequestError) -> None:
         """Raise when the next endpoint would fail the same way."""
+        lost = self._lost(self._gone)
         if error.error_type == "security_exception":
             raise EndpointError(
-                f"{error}; the user or API key of the connection needs the cluster privilege manage_inference"
+                f"{lost}{error}; the user or API key of the connection needs the cluster privilege manage_inference"
             ) from error
         if error.upstream_status == 401 or _KEY_REFUSED.search(error.reason):  # noqa: PLR2004 - not authenticated
             region = region_of(self._api_host)
             raise ConfigurationError(
-                f"Model Studio at {self._api_host}{f' (region {region})' if region else ''} does not accept the API key: "
+                f"{lost}Model Studio at {self._api_host}{f' (region {region})' if region else ''} does not accept the API key: "
                 "keys and hosts work in one region only; check extras model_studio_api_key, api_host and region of the "
                 "connection"
             ) from error
         if error.fault in {Fault.CONNECTION, Fault.NOT_ELASTICSEARCH}:
-            raise OutageError(f"{error}; what was created is kept, a retry does the rest") from error
+            raise OutageError(f"{lost}{error}; what was created is kept, a retry does the rest") from error
 
 
 def _refusal(changes: Sequence[Change], on_existing: OnExisting) -> str:

@@ -162,6 +162,43 @@ def test_replace_tries_the_new_one_first(sandbox, connect):
     assert ModelStudioHook().get_endpoint(trial) is None
 
 
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        (Refuse(error="upstream_503_as_400"), OutageError),
+        (Refuse(error="throttled"), OutageError),
+        (Reset(at="before"), OutageError),
+        (Refuse(error="upstream_404"), AirflowFailException),
+        (Refuse(error="key_refused_at_creation"), AirflowFailException),
+        (saying("status_exception", "Unknown service [x]"), AirflowFailException),
+    ],
+)
+def test_replace_that_fails_at_the_very_end_says_so(sandbox, cause, kind):
+    """The old endpoint is gone: the error says it and what to do, is retried where that helps, and a rerun creates."""
+    create(**MANUAL)
+    sandbox.play([refused_for("text-embedding-v4", cause)])
+    with pytest.raises(kind, match=r"text-embedding-v4: the old endpoint is deleted.*run the task again") as caught:
+        create(**MANUAL, dimensions=256, on_existing="replace")
+    assert KEY not in str(caught.value)
+    sandbox.play([])
+    create(**MANUAL, dimensions=256, on_existing="replace")
+    found = ModelStudioHook().get_endpoint("text-embedding-v4")
+    assert found["task_settings"]["parameters"]["dimension"] == "256"
+
+
+def test_replace_that_fails_at_the_very_end_among_others_says_so(sandbox):
+    """A failure of one is not forgotten when a later one ends the task for all; the differences are told as well."""
+    create(task_type="rerank")
+    first, second = [one.inference_id for one in every_model(Catalog.read(), "rerank")][:2]
+    gone = refused_for(first, Refuse(error="throttled"))
+    sandbox.play([gone, refused_for(f"{second}-modelstudio-trial", Refuse(error="key_refused_at_creation"))])
+    with pytest.raises(
+        AirflowFailException, match=f"{first}: the old endpoint is deleted.*does not accept the API key"
+    ):
+        create(task_type="rerank", on_existing="replace", rotate_key=True)
+    assert ModelStudioHook().get_endpoint(second) is not None
+
+
 def test_replace_that_does_not_work_costs_nothing(sandbox):
     """When the trial fails, the old endpoint is still there."""
     create(**MANUAL)
@@ -318,7 +355,7 @@ def test_models_the_server_does_not_accept(sandbox):
     sandbox.play(
         [
             refused_for("qwen3-vl-embedding", saying("status_exception", "Unknown task_type [multi_modal_embedding]")),
-            refused_for("qwen-max", Refuse(error="upstream_403")),
+            refused_for("qwen-max", saying("status_exception", "model_not_supported: not for this API")),
             refused_for("qwen-plus", Refuse(error="upstream_404")),
         ]
     )
@@ -326,6 +363,27 @@ def test_models_the_server_does_not_accept(sandbox):
     assert set(told["unsupported"]) == {"qwen3-vl-embedding", "qwen-max", "qwen-plus"}
     assert len(told["created"]) == MODELS - 3
     assert all(one["reason"] for one in told["endpoints"] if one["action"] == "unsupported")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("AllocationQuota.FreeTierOnly: The free tier of the model has been exhausted.", "free quota is used up"),
+        ("Arrearage: Access denied, please make sure your account is in good standing.", "put the account in order"),
+        ("AccessDenied: Access denied.", "grant it access"),
+        ("Model.AccessDenied: Model access denied.", "grant it access"),
+        ("Workspace.AccessDenied: Workspace access denied.", "grant it access"),
+    ],
+)
+def test_an_account_that_may_not_is_a_failure(sandbox, said, words):
+    """What the account may not do or has not paid for fails the task and says what to do; a rerun does the rest."""
+    reason = f"Received an unsuccessful status code for request from inference entity id [x] status [403]. {said}"
+    sandbox.play([refused_for("qwen-max", saying("status_exception", reason, 403))])
+    with pytest.raises(AirflowFailException, match=f"1 of {MODELS} endpoints failed.*qwen-max: .*{words}"):
+        create()
+    sandbox.play([])
+    told = create()
+    assert (told["created"], told["unsupported"]) == (["qwen-max"], [])
 
 
 def test_server_that_knows_neither_service(sandbox):
@@ -420,6 +478,23 @@ def test_account_that_makes_no_sense(sandbox, connect, extra, words):
     with pytest.raises(AirflowFailException, match=words):
         create(**MANUAL)
     assert sandbox.calls == []
+
+
+@pytest.mark.parametrize("place", ["url", "host"])
+def test_own_body_that_asks_for_a_host_gets_none_by_guess(sandbox, connect, place):
+    """A key is never sent to a host nobody named; where a region is named, its host is taken."""
+    own = {"service": "sandbox", "service_settings": {place: "${api_host}/x"}}
+    mine = {"mode": "manual", "endpoint_body": own, "task_type": "rerank", "inference_id": "own"}
+    connect(sandbox, model_studio_api_key=KEY)
+    with pytest.raises(AirflowFailException, match="extra api_host of the connection is empty"):
+        create(**mine)
+    assert sandbox.calls == []
+    elsewhere = {"service": "sandbox", "service_settings": {place: "https://models.example/x"}}
+    assert create(**{**mine, "endpoint_body": elsewhere, "inference_id": "other"})["created"] == ["other"]
+    connect(sandbox, model_studio_api_key=KEY, region="us-east-1")
+    create(**mine)
+    found = ModelStudioHook().get_endpoint("own")["service_settings"]
+    assert found[place] == "https://dashscope-us.aliyuncs.com/x"
 
 
 # ---------------------------------------------------------------------------------------------------------- deletion
@@ -525,6 +600,48 @@ def test_key_is_nowhere_to_be_seen(sandbox, connect, caplog, capsys):
     assert "other" in shown
     assert KEY not in shown
     assert literal not in shown
+
+
+def secretive(canary):
+    """A body with a secret wherever one may stand that Elasticsearch does not keep to itself."""
+    return {
+        "service": "sandbox",
+        "service_settings": {
+            "url": f"https://user:{canary}-a@host/x?access_token={canary}-b&v=1",
+            "headers": {"X-Auth-Token": f"{canary}-c", "Ocp-Key": f"{canary}-d", "Proxy": f"Bearer {canary}-e"},
+            "query_parameters": [["access_token", f"{canary}-f"], ["v", "1"]],
+            "request": json.dumps({"credential": f"{canary}-g h", "input": "${input}"}),
+            "extra": {"name": "X-Token", "value": f"{canary}-i"},
+            "login": {"password": {"of": [f"{canary}-j"]}},
+        },
+        "task_settings": {
+            "parameters": {"authorization": f"{canary}-k", "max_tokens": "5" if "old" in canary else "6"}
+        },
+    }
+
+
+@pytest.mark.parametrize("on_existing", ["keep", "update", "replace", "fail"])
+def test_drift_shows_no_secret_of_either_side(sandbox, caplog, capsys, on_existing):
+    """Neither what an endpoint has nor what it should have is in a log, a record or an error, wherever it stands."""
+    mine = {"mode": "manual", "task_type": "rerank", "inference_id": "own"}
+    old, new = secretive("canary-old"), secretive("canary-new")
+    seen = []
+    with caplog.at_level(logging.DEBUG):
+        create(**mine, endpoint_body=old)
+        echo = saying("status_exception", f"no: {json.dumps(new)}")
+        if on_existing == "replace":
+            sandbox.play([refused_for("own-modelstudio-trial", echo)])
+        try:
+            seen.append(create(**mine, endpoint_body=new, on_existing=on_existing))
+        except AirflowFailException as error:
+            seen += ["".join(traceback.format_exception(error)), repr(error)]
+    shown = json.dumps([*seen, caplog.text, *capsys.readouterr()], default=str, ensure_ascii=False)
+    if on_existing == "replace":
+        assert "no: {" in shown
+    else:
+        assert "headers.X-Auth-Token: '***' → '***'" in shown
+        assert "max_tokens: '5' → '6'" in shown
+    assert "canary" not in shown
 
 
 def test_parameters_survive_the_dag(sandbox):
