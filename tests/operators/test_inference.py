@@ -68,11 +68,13 @@ def test_rerank_takes_as_many_documents_as_the_catalog_says(sandbox, settings, m
 
 def test_rerank_keeps_a_row_to_the_documents_and_tokens_of_its_model(sandbox, run):
     """Rows beyond what the catalog has for a request get their reason, and are not sent; the others are."""
-    table = pa.table({"query": ["q"] * 3, "documents": [["a"] * 101, ["a", "b"], ["word " * 4_000] * 99]})
+    table = pa.table({"query": ["q"] * 3, "documents": [["a"] * 101, ["a", "b"], ["word " * 400] * 99]})
     summary, rows = run(RerankOperator, table, inference_id="bailian_rerank", model="qwen3-vl-rerank")
-    assert [row["reranked_error"] for row in rows[:2]] == ["more than 100 documents", None]
-    _, rows = run(RerankOperator, None, inference_id="bailian_rerank", model="gte-rerank-v2", run_id="other")
+    assert [row["reranked_error"] for row in rows] == ["more than 100 documents", None, None]
+    assert summary["requests"] == 2
+    summary, rows = run(RerankOperator, None, inference_id="bailian_rerank", model="gte-rerank-v2", run_id="other")
     assert [row["reranked_error"] for row in rows] == [None, None, "query and documents have more than 30000 tokens"]
+    assert summary["requests"] == 1  # the first row: what was answered before is not asked again
 
 
 def test_rerank_orders_the_documents_of_each_row(sandbox, run):

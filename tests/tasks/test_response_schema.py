@@ -257,6 +257,15 @@ def test_a_small_schema_that_means_a_huge_one_is_refused():
         parse_response_schema({**definitions["D0"], "$defs": {**definitions, "D19": {"type": "string"}}})
 
 
+def test_branches_without_end_are_refused():
+    """A choice of one in a choice of one, hundreds deep, ends in words."""
+    deep = {"type": "string"}
+    for _ in range(700):
+        deep = {"allOf": [deep]}
+    with pytest.raises(ConfigurationError, match="nested deeper than 20|not an object that JSON can hold"):
+        parse_response_schema(object_of(a=deep))
+
+
 KEYWORDS = (
     *("$ref", "$defs", "allOf", "anyOf", "type", "enum", "const", "properties", "items", "required", "pattern"),
     *("additionalProperties", "minimum", "multipleOf", "minLength", "uniqueItems"),
@@ -273,9 +282,10 @@ def test_a_schema_that_is_none_ends_in_words(below):
     """Whatever stands where: columns, or a refusal that names a place."""
     schema = {**object_of(a=below), "$defs": below}
     try:
-        assert parse_response_schema(schema).columns.names == ["a"]
+        told = str(parse_response_schema(schema).columns)
     except ConfigurationError as error:
-        assert str(error).startswith("response_schema at /")
+        told = str(error)
+    assert told.startswith(("a: ", "response_schema at /"))
 
 
 SCALARS = st.one_of(

@@ -97,7 +97,10 @@ def _parsed(text: str) -> ResponseSchema:
     schema = json.loads(text)
     if not isinstance(schema, dict):
         raise ConfigurationError("response_schema is not an object that JSON can hold")
-    plain = _Walk(schema).plain(schema, "", ())
+    try:
+        plain = _Walk(schema).plain(schema, "", ())
+    except RecursionError:
+        _refuse("", f"nested deeper than {_MOST_DEEP}")
     if plain.get("type") != "object":
         _refuse("", "the schema of an answer has the type 'object', each property of which becomes a column")
     try:
@@ -145,22 +148,25 @@ class _Walk:
             return self.plain(_both(self._target(reference, path), schema, "$ref", path), path, (*inside, reference))
         for keyword in ("allOf", "anyOf"):
             if keyword in schema:
-                branches = schema.pop(keyword)
-                if not isinstance(branches, list):
-                    _refuse(path, f"{keyword!r} is a list of schemas")
-                (*others, only) = [branch for branch in branches if branch != {"type": "null"}] or [None]
-                if others or not isinstance(only, dict) or (keyword == "allOf" and len(branches) > 1):
-                    _refuse(path, f"{keyword!r} cannot be typed, unless it is of one schema, or anyOf one and null")
-                if len(branches) == 1:
-                    return self.plain(_both(only, schema, keyword, path), path, inside)
-                for beside in ("type", "enum", "const"):
-                    if beside in schema:  # it has its own say about null
-                        _refuse(path, f"{beside!r} beside 'anyOf' with null cannot be typed")
-                return _or_null(self.plain(_both(only, schema, keyword, path), path, inside))
+                return self._branch(schema, keyword, path, inside)
         for keyword in schema:
             if keyword not in _CHECKED:
                 _refuse(path, f"{keyword!r} cannot be typed")
         return self._below(schema, path, inside)
+
+    def _branch(self, schema: dict[str, Any], keyword: str, path: str, inside: tuple[str, ...]) -> dict[str, Any]:
+        branches = schema.pop(keyword)
+        if not isinstance(branches, list):
+            _refuse(path, f"{keyword!r} is a list of schemas")
+        (*others, only) = [branch for branch in branches if branch != {"type": "null"}] or [None]
+        if others or not isinstance(only, dict) or (keyword == "allOf" and len(branches) > 1):
+            _refuse(path, f"{keyword!r} cannot be typed, unless it is of one schema, or anyOf one and null")
+        if len(branches) == 1:
+            return self.plain(_both(only, schema, keyword, path), path, inside)
+        for beside in ("type", "enum", "const"):
+            if beside in schema:  # it has its own say about null
+                _refuse(path, f"{beside!r} beside 'anyOf' with null cannot be typed")
+        return _or_null(self.plain(_both(only, schema, keyword, path), path, inside))
 
     def _below(self, schema: dict[str, Any], path: str, inside: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(schema.get("additionalProperties", True), bool):
@@ -181,13 +187,7 @@ class _Walk:
                 re.compile(schema["pattern"])
             except (re.error, TypeError, OverflowError, RecursionError):
                 _refuse(path, "'pattern' is no regular expression")
-        if not isinstance(schema.get("enum", []), list):
-            _refuse(path, "'enum' is a list")
-        if "const" in schema:
-            if "enum" in schema:
-                _refuse(path, "'const' beside 'enum' cannot be typed")
-            schema["enum"] = [schema.pop("const")]
-        return schema
+        return _listed(schema, path)
 
     def _target(self, reference: Any, path: str) -> dict[str, Any]:
         target: Any = self._root
@@ -198,6 +198,17 @@ class _Walk:
         if not isinstance(target, dict):
             _refuse(path, f"$ref {reference!r} leads nowhere")
         return target
+
+
+def _listed(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    """The same with ``const`` as an ``enum`` of one."""
+    if not isinstance(schema.get("enum", []), list):
+        _refuse(path, "'enum' is a list")
+    if "const" in schema:
+        if "enum" in schema:
+            _refuse(path, "'const' beside 'enum' cannot be typed")
+        schema["enum"] = [schema.pop("const")]
+    return schema
 
 
 def _checked(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,9 +228,8 @@ def _both(one: Mapping[str, Any], other: Mapping[str, Any], keyword: str, path: 
         if json.dumps(one[name], sort_keys=True) != json.dumps(other[name], sort_keys=True):
             _refuse(path, f"{name!r} stands beside {keyword!r} and in what that holds; write them as one schema")
     for closed, opened in ((one, other), (other, one)):
-        if closed.get("additionalProperties", True) is not True and "properties" in opened:
-            if opened["properties"] == closed.get("properties"):
-                continue
+        names = "properties" in opened and "properties" not in closed
+        if names and closed.get("additionalProperties", True) is not True:
             _refuse(
                 path, f"'additionalProperties' and 'properties', one beside {keyword!r} and one in it, cannot be typed"
             )
