@@ -262,7 +262,7 @@ def test_branches_without_end_are_refused():
     deep = {"type": "string"}
     for _ in range(700):
         deep = {"allOf": [deep]}
-    with pytest.raises(ConfigurationError, match="nested deeper than 20|not an object that JSON can hold"):
+    with pytest.raises(ConfigurationError, match="at /: nested deeper than 20"):
         parse_response_schema(object_of(a=deep))
 
 
