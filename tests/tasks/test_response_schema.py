@@ -257,13 +257,23 @@ def test_a_small_schema_that_means_a_huge_one_is_refused():
         parse_response_schema({**definitions["D0"], "$defs": {**definitions, "D19": {"type": "string"}}})
 
 
-def test_branches_without_end_are_refused():
-    """A choice of one in a choice of one, hundreds deep, ends in words."""
+def test_branches_and_references_without_end_are_refused():
+    """A choice of one in a choice of one, or a reference to a reference, a hundred deep, ends in words."""
     deep = {"type": "string"}
-    for _ in range(700):
+    for _ in range(100):
         deep = {"allOf": [deep]}
-    with pytest.raises(ConfigurationError, match="at /: nested deeper than 20"):
-        parse_response_schema(object_of(a=deep))
+    chain = {f"D{i}": {"$ref": f"#/$defs/D{i + 1}"} for i in range(100)}
+    chained = {**object_of(a={"$ref": "#/$defs/D0"}), "$defs": {**chain, "D100": {"type": "string"}}}
+    for schema in (object_of(a=deep), chained):
+        with pytest.raises(ConfigurationError, match=r"at /properties/a: .*nested deeper than 20"):
+            parse_response_schema(schema)
+
+
+def test_twenty_objects_in_each_other_may_each_be_a_choice_by_reference():
+    """As pydantic writes an optional object in an object."""
+    below = {f"D{i}": object_of(a={"anyOf": [{"$ref": f"#/$defs/D{i + 1}"}, {"type": "null"}]}) for i in range(18)}
+    schema = parse_response_schema({**below["D0"], "$defs": {**below, "D18": {"type": "string"}}})
+    assert str(schema.columns.types[0]).count("struct") == 17
 
 
 KEYWORDS = (

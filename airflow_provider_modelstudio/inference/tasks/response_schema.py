@@ -97,10 +97,7 @@ def _parsed(text: str) -> ResponseSchema:
     schema = json.loads(text)
     if not isinstance(schema, dict):
         raise ConfigurationError("response_schema is not an object that JSON can hold")
-    try:
-        plain = _Walk(schema).plain(schema, "", ())
-    except RecursionError:
-        _refuse("", f"nested deeper than {_MOST_DEEP}")
+    plain = _Walk(schema).plain(schema, "", ())
     if plain.get("type") != "object":
         _refuse("", "the schema of an answer has the type 'object', each property of which becomes a column")
     try:
@@ -133,10 +130,10 @@ class _Walk:
     def plain(self, schema: Any, path: str, inside: tuple[str, ...]) -> dict[str, Any]:
         """The same without references, ``allOf`` and ``anyOf``.
 
-        :param inside: references that led here.
+        :param inside: references and branches that led here.
         """
         self._parts += 1
-        if self._parts > _MOST_PARTS or path.count("/") > 2 * _MOST_DEEP:
+        if self._parts > _MOST_PARTS or max(path.count("/") / 2, len(inside) / 4) > _MOST_DEEP:
             _refuse(path, f"more than {_MOST_PARTS} parts, or nested deeper than {_MOST_DEEP}")
         if not isinstance(schema, dict):
             _refuse(path, "a schema is an object")
@@ -162,11 +159,11 @@ class _Walk:
         if others or not isinstance(only, dict) or (keyword == "allOf" and len(branches) > 1):
             _refuse(path, f"{keyword!r} cannot be typed, unless it is of one schema, or anyOf one and null")
         if len(branches) == 1:
-            return self.plain(_both(only, schema, keyword, path), path, inside)
+            return self.plain(_both(only, schema, keyword, path), path, (*inside, keyword))
         for beside in ("type", "enum", "const"):
             if beside in schema:  # it has its own say about null
                 _refuse(path, f"{beside!r} beside 'anyOf' with null cannot be typed")
-        return _or_null(self.plain(_both(only, schema, keyword, path), path, inside))
+        return _or_null(self.plain(_both(only, schema, keyword, path), path, (*inside, keyword)))
 
     def _below(self, schema: dict[str, Any], path: str, inside: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(schema.get("additionalProperties", True), bool):
