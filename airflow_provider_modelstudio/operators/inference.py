@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import ObjectStoragePath
 
+    from airflow_provider_modelstudio.catalog import Model
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
     from airflow_provider_modelstudio.inference.tasks.vector_types import VectorType
@@ -189,7 +190,9 @@ class RerankOperator(InferenceOperator):
     :param top_n: keep the best documents, at most so many; with ``query_id_column``, rank so many. (templated)
     :param return_documents: add the document's text to each entry; not with ``query_id_column``, where it is there.
         (templated)
-    :param max_documents: most documents of a row, or of a request, that the model takes. (templated)
+    :param max_documents: most documents of a row, or of a request, that the model takes; ``None``: as the catalog has it
+        of ``model``, else 500. (templated)
+    :param max_tokens: longest query or document the model takes, in estimated tokens; ``None`` sends any. (templated)
     :param scores_comparable: with ``query_id_column``: scores of two requests with one query can be compared. Then
         queries with more candidates than a request takes are split, and only new pairs of query and document are asked;
         else all candidates of a query are asked together, or none. ``None``: as the catalog has it of ``model``, else
@@ -207,6 +210,7 @@ class RerankOperator(InferenceOperator):
         "top_n",
         "return_documents",
         "max_documents",
+        "max_tokens",
         "scores_comparable",
         "on_empty",
         "task_settings",
@@ -221,7 +225,8 @@ class RerankOperator(InferenceOperator):
         output_column: str = "reranked",
         top_n: int | str | None = None,
         return_documents: bool | str = False,
-        max_documents: int | str = 500,
+        max_documents: int | str | None = None,
+        max_tokens: int | str | None = None,
         scores_comparable: bool | str | None = None,
         on_empty: str = "null",
         task_settings: dict[str, Any] | str | None = None,
@@ -235,6 +240,7 @@ class RerankOperator(InferenceOperator):
         self.top_n = top_n
         self.return_documents = return_documents
         self.max_documents = max_documents
+        self.max_tokens = max_tokens
         self.scores_comparable = scores_comparable
         self.on_empty = on_empty
         self.task_settings = task_settings
@@ -247,14 +253,17 @@ class RerankOperator(InferenceOperator):
             raise ConfigurationError(
                 "scores_comparable is for one row a candidate: set query_id_column, or leave it out"
             )
+        known = self.known_model
+        tokens = known.tokens_per_request if known is not None else None
         return Rerank(
             query_column=self.query_column,
             documents_column=self.documents_column,
             output_column=self.output_column,
-            limits=RequestLimits(rows=self.rows_per_request(1)),
+            limits=RequestLimits(rows=self.rows_per_request(1), tokens=tokens),
             top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
             return_documents=flag("return_documents", self.return_documents),
-            max_documents=whole("max_documents", self.max_documents, 1, 100_000),
+            max_documents=self._most_documents(known),
+            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             task_settings=mapping("task_settings", self.task_settings),
         )
@@ -263,6 +272,10 @@ class RerankOperator(InferenceOperator):
         """With ``query_id_column``, the candidates of each query together."""
         return group_rows(source, self.query_id_column, self.query_column) if self.query_id_column else source
 
+    def _most_documents(self, known: Model | None) -> int:
+        usual = known.documents_per_request if known is not None and known.documents_per_request else 500
+        return whole_or_none("max_documents", self.max_documents, 1, 100_000) or usual
+
     def _flat(self, query_id_column: str) -> FlatRerank:
         if flag("return_documents", self.return_documents):
             raise ConfigurationError("return_documents is for lists of documents: with query_id_column leave it out")
@@ -270,17 +283,16 @@ class RerankOperator(InferenceOperator):
         comparable = known is not None and known.scores_comparable is True
         if self.scores_comparable is not None:
             comparable = flag("scores_comparable", self.scores_comparable)
-        most = whole("max_documents", self.max_documents, 1, 100_000)
-        if known is not None and known.documents_per_request is not None:
-            most = min(most, known.documents_per_request)
+        most = self._most_documents(known)
         return FlatRerank(
             query_id_column=query_id_column,
             query_column=self.query_column,
             document_column=self.documents_column,
             output_column=self.output_column,
             max_documents=min(most, self.rows_per_request(most)),
+            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
             # Tokens are estimated: they may split a query too early, but must not refuse one.
-            max_tokens=known.tokens_per_request if known is not None and comparable else None,
+            max_request_tokens=known.tokens_per_request if known is not None and comparable else None,
             scores_comparable=comparable,
             top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
             on_empty=choice("on_empty", self.on_empty, _POLICY),

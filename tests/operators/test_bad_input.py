@@ -101,6 +101,12 @@ KEPT = [
         [None, "query", "query", "documents", "documents", "document"],
     ),
     Kept(RerankOperator, {"query": ["q", "q"], "documents": [["a"] * 3, ["a"] * 2]}, ["documents", None], {"max_documents": 2}),
+    Kept(
+        RerankOperator,
+        {"query": ["q", "q", "q " * 99], "documents": [["a"], ["a", "b " * 99], ["a"]]},
+        [None, "document is longer than 9 tokens", "query is longer than 9 tokens"],
+        {"max_tokens": "9"},
+    ),
     Kept(CompletionOperator, {"text": ["a", None, "b"]}, [None, "text", None]),
     Kept(CompletionOperator, {"text": ["a", "b " * 99]}, [None, "longer than 9 tokens"], {"max_tokens": 9}),
     Kept(

@@ -48,6 +48,35 @@ def test_sparse_embed_writes_weights_by_token(sandbox, run):
         assert row["sparse_embedding_error"] is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, 500),
+        ({"model": "qwen3-vl-rerank"}, 100),
+        ({"model": "qwen3-rerank"}, 500),
+        ({"model": "qwen3-vl-rerank", "max_documents": "120"}, 120),
+    ],
+)
+@pytest.mark.parametrize("query_id_column", [None, "id"])
+def test_rerank_takes_as_many_documents_as_the_catalog_says(sandbox, settings, most, query_id_column):
+    """The limit is the model's, else 500; what the Dag says goes before both, in both forms."""
+    operator = RerankOperator(
+        task_id="ask", inference_id="e", source="s", destination="d", query_id_column=query_id_column, **settings
+    )
+    assert operator.make_task().max_documents == most
+
+
+def test_rerank_keeps_a_row_to_the_documents_and_tokens_of_its_model(sandbox, run):
+    """Rows beyond what the catalog has for a request get their reason, and are not sent; the others are."""
+    table = pa.table({"query": ["q"] * 3, "documents": [["a"] * 101, ["a", "b"], ["word " * 400] * 99]})
+    summary, rows = run(RerankOperator, table, inference_id="bailian_rerank", model="qwen3-vl-rerank")
+    assert [row["reranked_error"] for row in rows] == ["more than 100 documents", None, None]
+    assert summary["requests"] == 2
+    summary, rows = run(RerankOperator, None, inference_id="bailian_rerank", model="gte-rerank-v2", run_id="other")
+    assert [row["reranked_error"] for row in rows] == [None, None, "query and documents have more than 30000 tokens"]
+    assert summary["requests"] == 1  # the first row: what was answered before is not asked again
+
+
 def test_rerank_orders_the_documents_of_each_row(sandbox, run):
     """The best documents come first, mapped back by their place, with their text when it is wanted."""
     documents = ["about models that rank texts", "quantum computers", "what a ranking model for texts is"]

@@ -116,7 +116,7 @@ def test_bytes_that_are_not_utf8_are_told_apart():
     ("settings", "words"),
     [
         ({"max_documents": 2}, "more than 2 documents, and scores of two requests are not said to be comparable"),
-        ({"max_tokens": 5}, "query and documents have more than 5 tokens, and scores"),
+        ({"max_request_tokens": 5}, "query and documents have more than 5 tokens, and scores"),
         ({"max_bytes": 20}, "query and documents are larger than 20 bytes, and scores"),
     ],
 )
@@ -126,6 +126,19 @@ def test_a_query_that_does_not_fit_a_request_is_refused_or_split(settings, words
     assert [reason is None or reason.startswith(words) for reason in told] == [True] * 4
     assert [reason is None for reason in told] == [False, False, False, True]
     assert len(packed(flat(scores_comparable=True, **settings), TWO)) == 3
+
+
+@pytest.mark.parametrize("comparable", [False, True])
+def test_a_text_beyond_the_longest_is_refused(comparable):
+    """A long document refuses its row, a long query all of its rows; neighbours and other queries are asked."""
+    batch = candidates((1, "q", "a"), (1, "q", "a" * 100), (2, "q" * 100, "a"), (2, "q" * 100, "b"), (3, "q", None))
+    assert reasons(flat(max_tokens=20, scores_comparable=comparable), batch) == [
+        None,
+        "document is longer than 20 tokens",
+        "query is longer than 20 tokens",
+        "query is longer than 20 tokens",
+        "null document",
+    ]
 
 
 def test_a_pair_that_fits_no_request_is_refused_where_scores_compare():

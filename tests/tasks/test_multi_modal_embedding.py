@@ -115,6 +115,14 @@ def test_anything_else_is_refused(kind, url):
     assert good == [{kind: "https://a.example/x"}]
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("front", ["http://", "https://a.example/", "data:image/png;base64,", "data:image/"])
+def test_a_long_text_that_is_no_address_is_refused_in_time_by_its_length(front):
+    """A cell of a megabyte with a blank near its end would take hours if its square were tried."""
+    batch = pa.record_batch({"u": [front + "a" * 1_000_000 + " b"]})
+    assert elements(MultiModalEmbedding(image_column="u"), batch) == ["image is not an http, https or data URL"]
+
+
 def test_addresses_may_hold_the_thing_itself():
     """A data URL of the right kind is sent; of the wrong kind it is refused."""
     urls = pa.record_batch({"u": ["data:image/png;base64,iVBORw0KGgo=", "data:video/mp4;base64,AAAA"]})

@@ -127,6 +127,50 @@ def test_numbers_that_arrow_cannot_hold_refuse_the_answer():
         assert schema.read(text) == Unfit("the completion holds a number beyond 64 bits")
 
 
+@pytest.mark.parametrize("number", ["19.99", "0.29", "0.07", "1e300", "-4.35", "3", "0"])
+def test_a_multiple_is_one_of_the_digits_that_were_written(number):
+    """Prices are multiples of 0.01, although their floats are not."""
+    schema = parse_response_schema(object_of(price={"type": "number", "multipleOf": 0.01}))
+    assert schema.read(f'{{"price": {number}}}') == {"price": float(number)}
+
+
+def test_what_is_no_multiple_does_not_fit():
+    """A tenth of a cent is no price, 7 no multiple of 2; null is not a number."""
+    schema = parse_response_schema(
+        object_of(price={"type": ["number", "null"], "multipleOf": 0.01}, n={"type": "integer", "multipleOf": 2})
+    )
+    assert schema.read('{"price": 19.991}') == Unfit(
+        "the completion does not fit response_schema at /price: multipleOf"
+    )
+    assert schema.read('{"n": 7}') == Unfit("the completion does not fit response_schema at /n: multipleOf")
+    assert schema.read('{"price": null, "n": 8.0}') == {"price": None, "n": 8}
+
+
+def test_parts_that_stand_beside_a_reference_hold_as_well():
+    """What a reference, allOf of one and anyOf with null lead to holds together with what stands beside them."""
+    schema = parse_response_schema(
+        {
+            "$defs": {"Name": {"type": "string", "minLength": 2, "title": "Name"}, "Other": {"type": "string"}},
+            "properties": {
+                "a": {"$ref": "#/$defs/Name", "maxLength": 3, "title": "a", "minLength": 2},
+                "b": {"allOf": [{"$ref": "#/$defs/Name"}], "maxLength": 3},
+                "c": {"anyOf": [{"$ref": "#/$defs/Name"}, {"type": "null"}], "maxLength": 3},
+                "d": {"anyOf": [{"anyOf": [{"enum": ["x"]}, {"type": "null"}]}, {"type": "null"}]},
+                "e": {"anyOf": [{"type": ["string", "null"]}, {"type": "null"}]},
+            },
+            "allOf": [{"type": "object", "required": ["a"]}],
+        }
+    )
+    assert schema.columns.names == ["a", "b", "c", "d", "e"]
+    fits = {"a": "abc", "b": "ab", "c": None, "d": None, "e": None}
+    assert schema.read(json.dumps(fits)) == fits
+    assert schema.read("{}") == Unfit("the completion does not fit response_schema at /a: required")
+    for name in "abc":
+        for text, rule in (("a", "minLength"), ("abcd", "maxLength")):
+            reason = f"the completion does not fit response_schema at /{name}: {rule}"
+            assert schema.read(json.dumps({**fits, name: text})) == Unfit(reason)
+
+
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
@@ -158,6 +202,41 @@ def test_numbers_that_arrow_cannot_hold_refuse_the_answer():
         (object_of(a={"type": "string", "pattern": "("}), "'pattern' is no regular expression"),
         (object_of(a={"type": "string", "minLength": -1}), "at /properties/a/minLength: this is no valid JSON Schema"),
         ({"type": "object", "properties": []}, "'properties' is an object"),
+        (object_of(a={"anyOf": 5}), "at /properties/a: 'anyOf' is a list of schemas"),
+        (object_of(a={"allOf": {"type": "string"}}), "at /properties/a: 'allOf' is a list of schemas"),
+        (object_of(a={"anyOf": []}), "at /properties/a: 'anyOf' cannot be typed"),
+        (object_of(a={"anyOf": [{"enum": 5}, {"type": "null"}]}), "at /properties/a: 'enum' is a list"),
+        (object_of(a={"type": "string", "pattern": "a{99999999999999}"}), "'pattern' is no regular expression"),
+        (object_of(a={"type": "number", "multipleOf": 0}), "at /properties/a/multipleOf: this is no valid JSON Schema"),
+        (
+            {**object_of(a={"type": "string"}), "allOf": [object_of(b={"type": "string"})]},
+            "at /: 'properties' stands beside 'allOf' and in what that holds",
+        ),
+        (
+            {**object_of(a={"type": "string"}), "allOf": [{"additionalProperties": False}]},
+            "at /: 'additionalProperties' and 'properties', one beside 'allOf' and one in it",
+        ),
+        (
+            {"additionalProperties": False, "allOf": [object_of(a={"type": "string"})]},
+            "at /: 'additionalProperties' and 'properties', one beside 'allOf' and one in it",
+        ),
+        (
+            {**object_of(a={"$ref": "#/$defs/A", "minLength": 1}), "$defs": {"A": {"type": "string", "minLength": 5}}},
+            "at /properties/a: 'minLength' stands beside '$ref'",
+        ),
+        (
+            {**object_of(a={"$ref": "#/$defs/A", "minimum": True}), "$defs": {"A": {"type": "number", "minimum": 1}}},
+            "at /properties/a: 'minimum' stands beside '$ref'",
+        ),
+        (
+            object_of(a={"anyOf": [{"minLength": 1}, {"type": "null"}], "type": "string"}),
+            "'type' beside 'anyOf' with null",
+        ),
+        (
+            object_of(a={"anyOf": [{"type": "string"}, {"type": "null"}], "enum": ["x"]}),
+            "at /properties/a: 'enum' beside 'anyOf' with null",
+        ),
+        (object_of(a={"enum": ["a"], "const": "b"}), "at /properties/a: 'const' beside 'enum'"),
         ({"a": {1}}, "not an object that JSON can hold"),
         ([], "not an object that JSON can hold"),
     ],
@@ -176,6 +255,47 @@ def test_a_small_schema_that_means_a_huge_one_is_refused():
     }
     with pytest.raises(ConfigurationError, match="more than 2000 parts"):
         parse_response_schema({**definitions["D0"], "$defs": {**definitions, "D19": {"type": "string"}}})
+
+
+def test_branches_and_references_without_end_are_refused():
+    """A choice of one in a choice of one, or a reference to a reference, a hundred deep, ends in words."""
+    deep = {"type": "string"}
+    for _ in range(100):
+        deep = {"allOf": [deep]}
+    chain = {f"D{i}": {"$ref": f"#/$defs/D{i + 1}"} for i in range(100)}
+    chained = {**object_of(a={"$ref": "#/$defs/D0"}), "$defs": {**chain, "D100": {"type": "string"}}}
+    for schema in (object_of(a=deep), chained):
+        with pytest.raises(ConfigurationError, match=r"at /properties/a: .*nested deeper than 20"):
+            parse_response_schema(schema)
+
+
+def test_twenty_objects_in_each_other_may_each_be_a_choice_by_reference():
+    """As pydantic writes an optional object in an object."""
+    below = {f"D{i}": object_of(a={"anyOf": [{"$ref": f"#/$defs/D{i + 1}"}, {"type": "null"}]}) for i in range(18)}
+    schema = parse_response_schema({**below["D0"], "$defs": {**below, "D18": {"type": "string"}}})
+    assert str(schema.columns.types[0]).count("struct") == 17
+
+
+KEYWORDS = (
+    *("$ref", "$defs", "allOf", "anyOf", "type", "enum", "const", "properties", "items", "required", "pattern"),
+    *("additionalProperties", "minimum", "multipleOf", "minLength", "uniqueItems"),
+)
+ANYTHING = st.recursive(
+    st.sampled_from([None, True, 0, 5, -1.5, "string", "object", "null", "#/$defs", "#/$defs/enum", "#/anyOf", "("]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING, max_size=5))
+def test_a_schema_that_is_none_ends_in_words(below):
+    """Whatever stands where: columns, or a refusal that names a place."""
+    schema = {**object_of(a=below), "$defs": below}
+    try:
+        told = str(parse_response_schema(schema).columns)
+    except ConfigurationError as error:
+        told = str(error)
+    assert told.startswith(("a: ", "response_schema at /"))
 
 
 SCALARS = st.one_of(

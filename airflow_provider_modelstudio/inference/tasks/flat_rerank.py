@@ -56,6 +56,8 @@ class FlatRerank:
     max_documents: int = 500
     """Most documents of a request."""
     max_tokens: int | None = None
+    """Longest query or document, estimated. The service cuts what is longer without a word; ``None`` lets it."""
+    max_request_tokens: int | None = None
     """Most tokens of a request: tokens of the query for each document, plus the tokens of the documents."""
     max_bytes: int = 8 * 1024 * 1024
     """Largest request."""
@@ -77,9 +79,8 @@ class FlatRerank:
             document_column=self.document_column,
             output_column=self.output_column,
         )
-        check_at_least(
-            1, max_documents=self.max_documents, max_tokens=self.max_tokens, max_bytes=self.max_bytes, top_n=self.top_n
-        )
+        check_at_least(1, max_documents=self.max_documents, max_bytes=self.max_bytes, top_n=self.top_n)
+        check_at_least(1, max_tokens=self.max_tokens, max_request_tokens=self.max_request_tokens)
         check_choice("on_empty", self.on_empty, OnEmpty)
         check_task_settings(self.task_settings)
 
@@ -108,7 +109,10 @@ class FlatRerank:
     def limits(self) -> RequestLimits:
         """Of one request."""
         return RequestLimits(
-            rows=self.max_documents, tokens=self.max_tokens, size=self.max_bytes, whole=not self.scores_comparable
+            rows=self.max_documents,
+            tokens=self.max_request_tokens,
+            size=self.max_bytes,
+            whole=not self.scores_comparable,
         )
 
     @property
@@ -207,9 +211,14 @@ class FlatRerank:
         if not isinstance(document, str) or _missing("document", document):
             return Refused(_missing("document", document), self.on_empty == "fail" and not isinstance(document, bytes))
         raw = query.encode(), document.encode()
-        tokens = estimate_tokens(len(query), len(raw[0])) + estimate_tokens(len(document), len(raw[1]))
+        tokens = [estimate_tokens(len(text), len(utf8)) for text, utf8 in zip((query, document), raw, strict=True)]
+        if self.max_tokens is not None and max(tokens) > self.max_tokens:
+            what = "query" if tokens[0] > self.max_tokens else "document"
+            return Refused(f"{what} is longer than {self.max_tokens} tokens")
         key = _digest(b"pair", *raw)
-        return Question(key, _Pair(query, document), tokens, len(raw[0]) + len(raw[1]) + 6, _digest(b"query", raw[0]))
+        return Question(
+            key, _Pair(query, document), sum(tokens), len(raw[0]) + len(raw[1]) + 6, _digest(b"query", raw[0])
+        )
 
     def _alone(self, pair: Question) -> Question | Refused:
         """A pair that must fit into a request, whatever its neighbours do."""
@@ -221,8 +230,8 @@ class FlatRerank:
         together = "" if len(asked) == 1 else f", {_WHY_NOT_SPLIT}"
         if len(asked) > self.max_documents:
             return f"more than {self.max_documents} documents{together}"
-        if self.max_tokens is not None and sum(one.tokens for one in asked) > self.max_tokens:
-            return f"query and documents have more than {self.max_tokens} tokens{together}"
+        if self.max_request_tokens is not None and sum(one.tokens for one in asked) > self.max_request_tokens:
+            return f"query and documents have more than {self.max_request_tokens} tokens{together}"
         if sum(one.size for one in asked) > self.max_bytes:
             return f"query and documents are larger than {self.max_bytes} bytes{together}"
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -105,7 +106,18 @@ def _parsed(text: str) -> ResponseSchema:
         where = "".join(f"/{step}" for step in error.absolute_path)
         raise ConfigurationError(f"response_schema at {where or '/'}: this is no valid JSON Schema") from None
     columns = pa.schema(_arrow(plain, "").fields)
-    return ResponseSchema(columns, INSTRUCTION + text, jsonschema.Draft202012Validator(plain))
+    return ResponseSchema(columns, INSTRUCTION + text, _VALIDATOR(plain))
+
+
+def _multiple_of(_: Any, divisor: float, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+    """``multipleOf`` over the digits that were written: as floats, 19.99 / 0.01 is not whole."""
+    if isinstance(instance, bool) or not isinstance(instance, int | float):
+        return
+    if Fraction(repr(instance)) % Fraction(repr(divisor)):
+        yield jsonschema.ValidationError("no multiple")
+
+
+_VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"multipleOf": _multiple_of})
 
 
 class _Walk:
@@ -118,31 +130,40 @@ class _Walk:
     def plain(self, schema: Any, path: str, inside: tuple[str, ...]) -> dict[str, Any]:
         """The same without references, ``allOf`` and ``anyOf``.
 
-        :param inside: references that led here.
+        :param inside: references and branches that led here.
         """
         self._parts += 1
-        if self._parts > _MOST_PARTS or path.count("/") > 2 * _MOST_DEEP:
+        if self._parts > _MOST_PARTS or max(path.count("/") / 2, len(inside) / 4) > _MOST_DEEP:
             _refuse(path, f"more than {_MOST_PARTS} parts, or nested deeper than {_MOST_DEEP}")
         if not isinstance(schema, dict):
             _refuse(path, "a schema is an object")
-        schema = {name: value for name, value in schema.items() if name not in (*_DEFINITIONS, *_TOLD)}
+        schema = _checked(schema)
         if "$ref" in schema:
             reference = schema.pop("$ref")
             if reference in inside:
                 _refuse(path, f"$ref {reference!r} leads back to itself, and a column has no end then")
-            return self.plain({**self._target(reference, path), **schema}, path, (*inside, reference))
+            return self.plain(_both(self._target(reference, path), schema, "$ref", path), path, (*inside, reference))
         for keyword in ("allOf", "anyOf"):
             if keyword in schema:
-                branches = schema.pop(keyword)
-                (*others, only) = [branch for branch in branches if branch != {"type": "null"}] or [None]
-                if others or not isinstance(only, dict) or (keyword == "allOf" and len(branches) > 1):
-                    _refuse(path, f"{keyword!r} cannot be typed, unless it is of one schema, or anyOf one and null")
-                plain = self.plain({**only, **schema}, path, inside)
-                return _or_null(plain) if len(branches) > 1 else plain
+                return self._branch(schema, keyword, path, inside)
         for keyword in schema:
             if keyword not in _CHECKED:
                 _refuse(path, f"{keyword!r} cannot be typed")
         return self._below(schema, path, inside)
+
+    def _branch(self, schema: dict[str, Any], keyword: str, path: str, inside: tuple[str, ...]) -> dict[str, Any]:
+        branches = schema.pop(keyword)
+        if not isinstance(branches, list):
+            _refuse(path, f"{keyword!r} is a list of schemas")
+        (*others, only) = [branch for branch in branches if branch != {"type": "null"}] or [None]
+        if others or not isinstance(only, dict) or (keyword == "allOf" and len(branches) > 1):
+            _refuse(path, f"{keyword!r} cannot be typed, unless it is of one schema, or anyOf one and null")
+        if len(branches) == 1:
+            return self.plain(_both(only, schema, keyword, path), path, (*inside, keyword))
+        for beside in ("type", "enum", "const"):
+            if beside in schema:  # it has its own say about null
+                _refuse(path, f"{beside!r} beside 'anyOf' with null cannot be typed")
+        return _or_null(self.plain(_both(only, schema, keyword, path), path, (*inside, keyword)))
 
     def _below(self, schema: dict[str, Any], path: str, inside: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(schema.get("additionalProperties", True), bool):
@@ -161,11 +182,9 @@ class _Walk:
         if "pattern" in schema:
             try:
                 re.compile(schema["pattern"])
-            except (re.error, TypeError):
+            except (re.error, TypeError, OverflowError, RecursionError):
                 _refuse(path, "'pattern' is no regular expression")
-        if "const" in schema:
-            schema["enum"] = [schema.pop("const")]
-        return schema
+        return _listed(schema, path)
 
     def _target(self, reference: Any, path: str) -> dict[str, Any]:
         target: Any = self._root
@@ -178,10 +197,48 @@ class _Walk:
         return target
 
 
+def _listed(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    """The same with ``const`` as an ``enum`` of one."""
+    if not isinstance(schema.get("enum", []), list):
+        _refuse(path, "'enum' is a list")
+    if "const" in schema:
+        if "enum" in schema:
+            _refuse(path, "'const' beside 'enum' cannot be typed")
+        schema["enum"] = [schema.pop("const")]
+    return schema
+
+
+def _checked(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema without what is only told, and without definitions."""
+    return {name: value for name, value in schema.items() if name not in (*_DEFINITIONS, *_TOLD)}
+
+
+def _both(one: Mapping[str, Any], other: Mapping[str, Any], keyword: str, path: str) -> dict[str, Any]:
+    """One schema that means what two mean together; refused where laying one over the other would lose a part.
+
+    :param one: what ``keyword`` leads to.
+    :param other: what stands beside it.
+    """
+    one = _checked(one)
+    for name in sorted(one.keys() & other.keys()):
+        # 1 == True in Python, and not in JSON
+        if json.dumps(one[name], sort_keys=True) != json.dumps(other[name], sort_keys=True):
+            _refuse(path, f"{name!r} stands beside {keyword!r} and in what that holds; write them as one schema")
+    for closed, opened in ((one, other), (other, one)):
+        names = "properties" in opened and "properties" not in closed
+        if names and closed.get("additionalProperties", True) is not True:
+            _refuse(
+                path, f"'additionalProperties' and 'properties', one beside {keyword!r} and one in it, cannot be typed"
+            )
+    return {**one, **other}
+
+
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     kind = schema.get("type", [])
-    nullable = {**schema, "type": [*(kind if isinstance(kind, list) else [kind]), "null"]} if kind else dict(schema)
-    return {**nullable, "enum": [*schema["enum"], None]} if "enum" in schema else nullable
+    kinds = kind if isinstance(kind, list) else [kind]
+    nullable = {**schema, "type": kinds if "null" in kinds else [*kinds, "null"]} if kind else dict(schema)
+    values = schema.get("enum", [None])
+    return nullable if None in values else {**nullable, "enum": [*values, None]}
 
 
 def _arrow(schema: Mapping[str, Any], path: str) -> pa.DataType:
