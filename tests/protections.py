@@ -120,9 +120,9 @@ MUTANTS = (
     Mutant(
         "a part is sealed before it is stored",
         VAULT,
-        "        await self.storage.create_from(key, file.path)\n        await self.storage.create(keys_key",
+        "        await self.storage.create_from(key, file.path)\n        await self.storage.create_from(keys_key",
         "        asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(self.storage.create_from(key, file.path)))\n"
-        "        await self.storage.create(keys_key",
+        "        await self.storage.create_from(keys_key",
         HISTORIES,
     ),
     Mutant(
@@ -132,7 +132,7 @@ MUTANTS = (
         "await self.storage.replace(self.manifest_key, manifest.as_json())",
         VAULTS,
     ),
-    Mutant("the books of a dataset are not checked", VAULT, "if manifest.counts.rows != ", "if False and manifest.counts.rows != ", VAULTS),
+    Mutant("the books of a dataset are not checked", VAULT, "if manifest.counts.rows != self.plan.rows or ", "if ", VAULTS),
     Mutant("the books of a part are not checked", VAULT, "if not counts.rows == part.rows == written or", "if False and", VAULTS),
     Mutant("what lost a race stays", VAULT, "await self.storage.delete(*strays)", "pass", VAULTS),
     Mutant("a damaged segment is believed", JOURNAL, "zlib.crc32(body) != checksum", "False", ENGINE),
@@ -153,7 +153,7 @@ MUTANTS = (
     # The disk and the stores.
     Mutant("an object is not synced", LOCAL, "                self._disk.sync(descriptor)\n            finally:\n                self._disk.close(descriptor)\n        return temporary", "                pass\n            finally:\n                self._disk.close(descriptor)\n        return temporary", CUTS),
     Mutant("a part is not synced", LOCAL, "            self._sync(source)\n", "", CUTS),
-    Mutant("a new name is not synced", LOCAL, "            self._disk.unlink(temporary)\n        self._sync(path.parent)\n", "            self._disk.unlink(temporary)\n", CUTS),
+    Mutant("a new name is not synced", LOCAL, "            self._disk.unlink(temporary)\n            self._sync(path.parent)", "            self._disk.unlink(temporary)", CUTS),
     Mutant("a folder is published before it is synced", LOCAL, "            self._sync(stage)\n", "", CUTS),
     Mutant("a new folder is not synced", LOCAL, "            self._sync(folder.parent)\n", "", CUTS),
     Mutant("two creators of one object both win", LOCAL, "            self._disk.link(temporary, path)\n        except", "            self._disk.rename(temporary, path)\n            temporary.touch()\n        except", STORAGE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,7 +70,7 @@ def test_who_seals_first_has_sealed(vaults, tmp_path):
 
 
 def test_books_that_do_not_balance_are_refused(vaults, tmp_path):
-    """A part with too few rows is not sealed, and a dataset without one of its parts is not committed."""
+    """A part with too few rows is not sealed; a dataset that lacks a part, or a row in its books, is not committed."""
 
     async def cheat():
         vault, _ = vaults
@@ -78,6 +79,9 @@ def test_books_that_do_not_balance_are_refused(vaults, tmp_path):
         only = await seal(vault, tmp_path, 1, [3])
         with pytest.raises(StorageError, match="nothing was committed"):
             await vault.commit([only], owner="", removed=0)
+        short = replace(await seal(vault, tmp_path, 0, [1, 2]), counts=Counts(embedded=1))
+        with pytest.raises(StorageError, match="3 rows planned, 2 booked; nothing was committed"):
+            await vault.commit([short, only], owner="", removed=0)
         assert await vault.committed() is None
 
     asyncio.run(cheat())

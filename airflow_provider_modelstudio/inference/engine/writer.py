@@ -96,6 +96,7 @@ class Writer:
         scratch = await self._vault.storage.scratch(self._folder)
         keys = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.keys"
         self._keys.add(keys)
+        await asyncio.to_thread(keys.touch, 0o640)
         while True:
             window = await self._windows.oldest() if part.rows else self._nothing(part)
             writer, kept = await self._append(part, window)
