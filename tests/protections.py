@@ -121,7 +121,7 @@ MUTANTS = (
         "a part is sealed before it is stored",
         VAULT,
         "        await self.storage.create_from(key, file.path)\n        await self.storage.create_from(keys_key",
-        "        asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(self.storage.create_from(key, file.path)))\n"
+        "        asyncio.get_running_loop().call_later(5.0, lambda: asyncio.ensure_future(self.storage.create_from(key, file.path)))\n"
         "        await self.storage.create_from(keys_key",
         HISTORIES,
     ),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.errors import EndpointError, StorageError
 from airflow_provider_modelstudio.inference.plan import InputFile, make_plan
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from tests.inference.fakes import Hashes, Scripted, vector
@@ -166,6 +168,17 @@ def test_a_part_whose_keys_are_damaged_is_not_taken_over(place):
     place.run(service)
     place.check([*OLD, "new"])
     assert service.billed == dict.fromkeys([*OLD[:100], "new"], 1)
+
+
+def test_vectors_of_another_length_are_not_mixed_with_parts_that_stay(place):
+    """A model that changed behind the same settings stops the run; what readers see stays of one length."""
+    add_day(place, "day-1.parquet", OLD)
+    place.run()
+    add_day(place, "day-2.parquet", ["new"])
+    longer = Scripted(lambda number, texts: json.dumps([[*vector(text), 0.5] for text in texts]).encode())
+    with pytest.raises(EndpointError, match="changed the form of its answers"):
+        place.run(longer)
+    place.check(OLD)
 
 
 class FailsOn(Hashes):

@@ -174,6 +174,12 @@ class PartReader:
             self._ends.append((self._ends[-1] if self._ends else 0) + self._parquet.metadata.row_group(i).num_rows)
 
     @property
+    def schema(self) -> pa.Schema:
+        """Of the columns that are read."""
+        schema: pa.Schema = self._parquet.schema_arrow
+        return pa.schema([schema.field(name) for name in self._columns])
+
+    @property
     def group_ends(self) -> Sequence[int]:
         """Row number after the last row of each row group."""
         return self._ends

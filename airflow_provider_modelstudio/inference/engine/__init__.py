@@ -205,6 +205,7 @@ class _Run:
             dimensions=options.dimensions,
             fail_rows=options.on_row_error == "fail",
         )
+        windows.answer_schema = await known.vectors(seals.values())
         for seal in seals.values():
             windows.counts.add(seal.counts)
         self._windows, self._to_ask, self._rows_before = windows, found.asked, windows.counts.rows

@@ -20,7 +20,7 @@ from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.vault.journal import decode_segment, once_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from airflow_provider_modelstudio.inference.tasks import Decoded
@@ -219,6 +219,14 @@ class Known:
             return b""
         self._add(Source(self.rows, len(segment.keys), vault, None, key, same_run=False, narrow=narrow))
         return _keys(segment, segment.errors.is_null())
+
+    async def vectors(self, seals: Iterable[Seal]) -> pa.Schema | None:
+        """Form of the answers in finished parts, where it has the length of a vector: new ones must have the same."""
+        for seal in seals:
+            if seal.rows > seal.counts.failed:
+                schema = PartReader(await self._vault.storage.open(seal.key), seal.columns).schema
+                return schema if any(pa.types.is_fixed_size_list(kind) for kind in schema.types) else None
+        return None
 
     def _add(self, source: Source) -> None:
         self.sources.append(source)
