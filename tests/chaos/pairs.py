@@ -71,7 +71,7 @@ class Pairs:
                 victim.strike(signal.SIGCONT)
                 world.wait_for("both runs", lambda: self._ended(first) and self._ended(second), RUN_SECONDS)
         self.account.strikes["zombie"] += 1
-        self._settle(version, reader, attempts, [first, second])
+        self._settle(version, reader, attempts, [first, second], woken=True)
         self.say(f"{version.name}: frozen, woken {'while the other worked' if early else 'when the other was done'}")
 
     def double(self, number: int) -> None:
@@ -111,7 +111,9 @@ class Pairs:
         time.sleep(0.2)
         return self.world.state(run_id) in {"success", "failed"}
 
-    def _settle(self, version: Version, reader: Reader, attempts: Attempts, runs: list[str]) -> None:
+    def _settle(
+        self, version: Version, reader: Reader, attempts: Attempts, runs: list[str], *, woken: bool = False
+    ) -> None:
         """Both succeeded, one dataset came of it, and nobody paid for what the other had made durable."""
         world, account = self.world, self.account
         account.looks += reader.looks
@@ -128,4 +130,4 @@ class Pairs:
             account.fault(f"{version.name}: {len(on_record)} datasets, {manifests}")
         vectors = world.sandbox.engine.embed(version.texts, query=False)
         account.check_rows(version, self.place.rows(version.name), vectors)
-        attempts.settle(account)
+        attempts.settle(account, woken=woken)

@@ -32,7 +32,7 @@ def version():
     return make_version(make_dice(1), "d", SHAPE)
 
 
-def settle(version, *attempts):
+def settle(version, *attempts, woken=False):
     """``attempts``: texts paid by each, and what its end allows."""
     server, account = Server(), Account("lane")
     server.pay(["a text of somebody else"])
@@ -41,8 +41,19 @@ def settle(version, *attempts):
         server.pay(texts)
         if allowed is not None:
             books.ended(allowed)
-    books.settle(account)
+    books.settle(account, woken=woken)
     return account
+
+
+def test_what_a_woken_attempt_sent_is_within_its_bound(version):
+    """Its calls are paid for after its end, so that the bound holds for both together, and no text is paid three times."""
+    bill = (version.texts[:20], 10), (version.texts[20:] + version.texts[20:30], None)
+    assert settle(version, *bill, woken=True).faults == []
+    assert settle(version, *bill).faults != []
+    more = (version.texts[:20], 5), bill[1]
+    assert settle(version, *more, woken=True).faults != []
+    thrice = (version.texts[:20], 40), (version.texts[20:] + version.texts[20:30] * 2, None)
+    assert settle(version, *thrice, woken=True).faults != []
 
 
 def test_what_was_in_flight_may_be_paid_again(version):
