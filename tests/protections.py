@@ -22,6 +22,7 @@ OBJECTS = f"{PACKAGE}/storage/object_storage.py"
 GOVERNOR_ROOM = f"{PACKAGE}/governor/__init__.py"
 TRANSPORT = f"{PACKAGE}/transport/__init__.py"
 NODE = f"{PACKAGE}/transport/node.py"
+REFUSAL = f"{PACKAGE}/transport/refusal.py"
 TASKS = f"{PACKAGE}/tasks"
 DATASET = "airflow_provider_modelstudio/operators/dataset.py"
 
@@ -97,11 +98,13 @@ MUTANTS = (
     Mutant("Airflow is not asked before the commit", ENGINE_ROOM, "        options.fence()\n", "", ENGINE),
     Mutant(
         "Airflow's word is not understood",
-        DATASET,
+        "airflow_provider_modelstudio/operators/state_store.py",
         "if _status(error) in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE}:",
         "if False:",
         ("tests/airflow/test_fence.py",),
     ),
+    Mutant("what one task was served counts for another", "airflow_provider_modelstudio/inference/vault/errands.py", 'if errand not in record["errands"]:', "if False:", OPERATORS),
+    Mutant("a served run is believed unseen", ENGINE_ROOM, "    if manifest is None or not await vault.publication.shows(manifest):\n        return None", "    if manifest is None:\n        return None", OPERATORS),
     # What is durable.
     Mutant(
         "the own bytes are not recognised after a lost answer",
@@ -155,7 +158,7 @@ MUTANTS = (
     Mutant("a part is not synced", LOCAL, "            self._sync(source)\n", "", CUTS),
     Mutant("a new name is not synced", LOCAL, "            self._disk.unlink(temporary)\n            self._sync(path.parent)", "            self._disk.unlink(temporary)", CUTS),
     Mutant("a folder is published before it is synced", LOCAL, "            self._sync(stage)\n", "", CUTS),
-    Mutant("a new folder is not synced", LOCAL, "            self._sync(folder.parent)\n", "", CUTS),
+    Mutant("a new folder is not synced", LOCAL, "            self._sync(folder.parent)\n", "            pass\n", CUTS),
     Mutant("two creators of one object both win", LOCAL, "            self._disk.link(temporary, path)\n        except", "            self._disk.rename(temporary, path)\n            temporary.touch()\n        except", STORAGE),
     Mutant("keys may leave the state folder", LOCAL, 'if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):', "if False:", STORAGE),
     Mutant("a store that overwrites is believed", OBJECTS, "            await self._probe()\n", "            self._creates = True\n", STORES),
@@ -226,7 +229,8 @@ MUTANTS = (
     # The service.
     Mutant("a redirect is followed", NODE, "allow_redirects=False", "allow_redirects=True", ANSWERS),
     Mutant("somebody else is taken for Elasticsearch", TRANSPORT, "        if not names_elasticsearch(answer.headers):", "        if False:", ANSWERS),
-    Mutant("a row is quoted in its reason", SENDER, "scrub(decision.reason, [str(q.value) for q in batch.questions])", "decision.reason", CANARIES),
+    Mutant("a row is quoted by a refusal", REFUSAL, "return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason", "return reason", CANARIES),
+    Mutant("a short row is quoted in its reason", SENDER, "scrub(decision.reason, [str(q.value) for q in batch.questions])", "decision.reason", CANARIES),
     Mutant("an endpoint of other settings is asked unasked", DATASET, "            if looks[-1] != looks[0]:", "            if False:", REFUSALS),
     Mutant("Retry-After is not heard", GOVERNOR_ROOM, "if retry_after is not None and retry_after > 0.0:", "if False:", GOVERNOR),
     Mutant("an absurd Retry-After is believed", GOVERNOR_ROOM, "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after", GOVERNOR),

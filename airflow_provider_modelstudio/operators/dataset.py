@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from functools import partial
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
@@ -15,7 +13,6 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.dataset.groups import GroupedSource
-from airflow_provider_modelstudio.inference.dataset.images import ImageFiles
 from airflow_provider_modelstudio.inference.decide import Stop, decide
 from airflow_provider_modelstudio.inference.engine import (
     Budget,
@@ -26,6 +23,7 @@ from airflow_provider_modelstudio.inference.engine import (
     estimate,
     run,
     run_apart,
+    served,
 )
 from airflow_provider_modelstudio.inference.errors import (
     ConfigurationError,
@@ -33,14 +31,16 @@ from airflow_provider_modelstudio.inference.errors import (
     OutageError,
     PermanentError,
     RequestError,
-    SupersededError,
 )
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.survey.recall import WiderRecord
 from airflow_provider_modelstudio.inference.vault import Vault
+from airflow_provider_modelstudio.operators.identity import errand, identity, may_have_passed, told
 from airflow_provider_modelstudio.operators.locations import open_locations, open_state
 from airflow_provider_modelstudio.operators.rendered import choice, flag, number, whole, whole_or_none
+from airflow_provider_modelstudio.operators.reports import report, tell, tell_estimate
+from airflow_provider_modelstudio.operators.state_store import fence, keep_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,11 +55,6 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.transport import ElasticTransport, EndpointFacts
 
 __all__ = ["InferenceOperator"]
-
-log = logging.getLogger(__name__)
-
-_IRRELEVANT_SETTINGS = frozenset({"rate_limit", "num_threads", "num_allocations"})
-"""Settings of an endpoint that change how fast it answers, not what."""
 
 
 class InferenceOperator(BaseOperator):
@@ -198,18 +193,11 @@ class InferenceOperator(BaseOperator):
             raise AirflowFailException(str(error)) from error
         record = summary.as_dict()
         if isinstance(summary, Estimate):
-            self.log.info(
-                "dry run: %s of %s rows would be asked for, with about %s requests and %s tokens%s",
-                summary.rows_to_ask,
-                summary.rows,
-                summary.requests_estimated,
-                summary.tokens_estimated,
-                _money(summary.cost_estimated, summary.currency),
-            )
+            tell_estimate(summary)
             return record
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = record
-        self._tell(summary)
+        tell(summary)
         return record
 
     def on_kill(self) -> None:
@@ -237,7 +225,7 @@ class InferenceOperator(BaseOperator):
             return run_apart(self._ask(context, hook, source, storage, task, options, stop, looks), stop)
         except EndpointError as error:
             hook = ModelStudioHook(self.modelstudio_conn_id)
-            if not looks or not _may_have_passed(error, rotated=hook.fields != connection):
+            if not looks or not may_have_passed(error, rotated=hook.fields != connection):
                 raise
             self.log.warning("%s; the connection and the endpoint are looked at once more", error)
         return run_apart(self._ask(context, hook, source, storage, task, options, stop, looks), stop)
@@ -254,24 +242,38 @@ class InferenceOperator(BaseOperator):
         looks: list[dict[str, Any]],
     ) -> Summary | Estimate:
         """Ask what is not known, of the endpoint as it was at the first of the ``looks``."""
+        only_estimate = flag("dry_run", self.only_estimate)
+        output: dict[str, Any] = {
+            "columns": task.output_columns,
+            "schema": str(source.schema),
+            "task": told(task),
+            "on_row_error": options.on_row_error,
+            "max_error_rate": options.max_error_rate,
+        }
+        # A finished run is not the answer this time, except to its own retry.
+        again = options.owner if not options.reuse or flag("errors_only", self.errors_only) else None
+        options = replace(
+            options,
+            budget=self._price(hook.account.region),
+            errand=errand(
+                options.owner,
+                again=again,
+                endpoint=(hook.fields.cluster.url, task.task_type, self.inference_id),
+                output=output,
+                files=source.files,
+            ),
+        )
+        if not only_estimate and (summary := await served(storage, options)) is not None:
+            return summary
         transport = hook.transport(options.limits.max_concurrency)
         try:
             facts = await self._look(transport, task)
-            looks.append(_identity(facts))
+            looks.append(identity(facts))
             if looks[-1] != looks[0]:
                 raise EndpointError(
                     f"the inference endpoint {self.inference_id!r} was made anew with other settings while the task was "
                     "running; run it again to ask everything of the new one"
                 )
-            output: dict[str, Any] = {
-                "columns": task.output_columns,
-                "schema": str(source.schema),
-                "task": _settings(task),
-                "on_row_error": options.on_row_error,
-                "max_error_rate": options.max_error_rate,
-            }
-            # A finished run is not the answer this time, except to its own retry.
-            again = options.owner if not options.reuse or flag("errors_only", self.errors_only) else None
             planned = partial(
                 make_plan,
                 source.files,
@@ -301,9 +303,9 @@ class InferenceOperator(BaseOperator):
                 budget=self._budget(facts, hook.account.region),
                 reuse_from=None if elsewhere is None else Vault(elsewhere, plan),
                 wider=wider,
-                fence=lambda: _fence(context, plan.run_key),
+                fence=lambda: fence(context, plan.run_key),
             )
-            if flag("dry_run", self.only_estimate):
+            if only_estimate:
                 return await estimate(plan, source, task, vault=vault, options=options)
             return await run(
                 plan,
@@ -342,17 +344,23 @@ class InferenceOperator(BaseOperator):
 
     def _budget(self, facts: EndpointFacts, region: str | None) -> Budget:
         """The guards, with the price of the model in the region of the connection."""
-        catalog = self._catalog or Catalog.read()
-        told = (facts.service_settings.get("model_id"), facts.service_settings.get("model"), facts.inference_id)
-        model = self.known_model or next(filter(None, map(catalog.get, map(str, told))), None)
-        price = model.price(_tariff(region)) if model is not None and region else None
-        return Budget(
+        settings = facts.service_settings
+        return replace(
+            self._price(region, settings.get("model_id"), settings.get("model"), facts.inference_id),
             max_rows=whole_or_none("max_rows", self.max_rows, 0, 10**12),
             max_requests=whole_or_none("max_requests", self.max_requests, 0, 10**12),
             max_cost=number("max_cost", self.max_cost),
-            price=None if price is None else price.per_million,
-            currency=None if price is None else price.currency,
         )
+
+    def _price(self, region: str | None, *names: Any) -> Budget:
+        """What the model costs in the region of the connection, without a guard.
+
+        :param names: under which the catalog may have the model, if the operator does not name it.
+        """
+        catalog = self._catalog or Catalog.read()
+        model = self.known_model or next(filter(None, map(catalog.get, map(str, names))), None)
+        price = model.price(_tariff(region)) if model is not None and region else None
+        return Budget() if price is None else Budget(price=price.per_million, currency=price.currency)
 
     def _options(self, context: Context) -> Options:
         ti = context["ti"]
@@ -369,112 +377,10 @@ class InferenceOperator(BaseOperator):
         )
 
     def _report(self, context: Context, progress: Progress) -> None:
-        left = "" if progress.seconds_left is None else f", about {progress.seconds_left:.0f} s left"
-        self.log.info(
-            "%s of %s rows (%s asked for, %s reused, %s failed), %.0f rows/s, %s of %s requests in flight (%s)%s",
-            progress.rows_done,
-            progress.rows,
-            progress.embedded,
-            progress.reused,
-            progress.failed,
-            progress.rows_per_second,
-            progress.in_flight,
-            progress.limit,
-            progress.limited_by,
-            left,
-        )
-        store = context.get("task_state_store")
-        if store is None:  # before Airflow 3.3
-            return
-        try:
-            store.set("progress", asdict(progress))
-        except Exception:  # a display must not stop paid work
-            self.log.debug("progress could not be stored", exc_info=True)
-
-    def _tell(self, summary: Summary) -> None:
-        if summary.up_to_date:
-            self.log.info("nothing to ask: all %s rows of %s were answered before", summary.rows, summary.destination)
-        else:
-            self._tell_work(summary)
-        for reason, rows in summary.errors.items():
-            self.log.warning("%s rows without an answer: %s", rows, reason)
-        if summary.quarantine is not None:
-            self.log.warning("%s rows are kept out of the dataset, in %s", summary.quarantined, summary.quarantine)
-
-    def _tell_work(self, summary: Summary) -> None:
-        self.log.info(
-            "%s rows in %s: %s embedded with %s requests (about %s tokens%s), %s reused, %s deduplicated, %s failed, %.1f s",
-            summary.rows,
-            summary.destination,
-            summary.embedded,
-            summary.requests,
-            summary.tokens_estimated,
-            _money(summary.cost_estimated, summary.currency),
-            summary.reused,
-            summary.deduplicated,
-            summary.failed,
-            summary.seconds,
-        )
-
-
-def _fence(context: Context, run_key: str) -> None:
-    """Ask Airflow whether this try still counts: a try that it has given up on may not write its state any more."""
-    store = context.get("task_state_store")
-    if store is None:  # before Airflow 3.3
-        return
-    try:
-        store.set("commit", run_key)
-    except Exception as error:
-        if _status(error) in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE}:
-            raise SupersededError("Airflow has given up on this try; the next one commits") from error
-        log.warning("Airflow could not be asked whether this try still counts (%s)", type(error).__name__)
-
-
-def _status(error: Exception) -> int | None:
-    """What Airflow's API server said, as a task process hears it, or as a Dag that is tested in one process does."""
-    detail = getattr(getattr(error, "error", None), "detail", None) or {}
-    response = getattr(error, "response", None)
-    status: int | None = detail.get("status_code") if response is None else response.status_code
-    return status
-
-
-def _may_have_passed(error: EndpointError, *, rotated: bool) -> bool:
-    """Whether a second look can tell more: a key that was refused and is another one now, an endpoint that was not there.
-
-    The second look is free, and stops when the endpoint is gone or refuses again.
-    """
-    refusal = error.__cause__
-    if not isinstance(refusal, RequestError) or refusal.upstream_status is not None:
-        return False
-    return refusal.status == HTTPStatus.NOT_FOUND or (
-        rotated and refusal.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-    )
+        report(progress)
+        keep_progress(context, progress)
 
 
 def _tariff(region: str) -> str:
     """Model Studio has one price list for the Chinese mainland and one for everywhere else."""
     return "cn" if region.startswith("cn-") and region != "cn-hongkong" else "intl"
-
-
-def _money(cost: float | None, currency: str | None) -> str:
-    return "" if cost is None else f", {cost:.4g} {currency}"
-
-
-def _settings(task: InferenceTask) -> dict[str, Any]:
-    """Everything a task was told, except how much goes into a request: with another prompt or column, or another policy,
-    a finished run is not the answer.
-    """
-    told = {field.name: getattr(task, field.name) for field in fields(cast("Any", task)) if field.name != "limits"}
-    return {name: str(value) if isinstance(value, ImageFiles) else value for name, value in told.items()}
-
-
-def _identity(facts: EndpointFacts) -> dict[str, Any]:
-    """What tells this endpoint from another one under the same id; a change means that all answers are new."""
-    settings = {name: value for name, value in facts.service_settings.items() if name not in _IRRELEVANT_SETTINGS}
-    return {
-        "inference_id": facts.inference_id,
-        "task_type": facts.task_type,
-        "service": facts.service,
-        "service_settings": settings,
-        "task_settings": dict(facts.task_settings),
-    }

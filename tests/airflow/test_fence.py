@@ -18,8 +18,8 @@ from packaging.version import Version
 from sqlalchemy import select
 
 from airflow_provider_modelstudio.inference.errors import SupersededError
-from airflow_provider_modelstudio.operators.dataset import _fence
 from airflow_provider_modelstudio.operators.inference import EmbedOperator
+from airflow_provider_modelstudio.operators.state_store import fence
 
 HAS_STATE_STORE = Version(version("apache-airflow")) >= Version("3.3")
 TEXTS = [f"text number {i}" for i in range(30)]
@@ -90,7 +90,7 @@ def test_what_a_task_process_hears_of_it(status, counts):
 
     context = {"task_state_store": Store()}
     if counts:
-        _fence(context, "run")
+        fence(context, "run")
     else:
         with pytest.raises(SupersededError, match="given up on this try"):
-            _fence(context, "run")
+            fence(context, "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pyarrow as pa
@@ -341,6 +342,77 @@ def test_another_column_prompt_or_policy_is_another_run(sandbox, run):
     assert rows[0]["embedding"] != again[0]["embedding"]
     with pytest.raises(AirflowFailException, match="max_error_rate"):
         run(EmbedOperator, pa.table({"text": ["a", None]}), inference_id="bailian_embeddings", max_error_rate=0.1)
+
+
+def test_a_task_that_was_done_makes_no_call(sandbox, run, monkeypatch):
+    """Cleared, it tells its summary without a word to Elasticsearch, not even a free one; another run looks first."""
+    ask = {"inference_id": "bailian_embeddings"}
+    first, rows = run(EmbedOperator, pa.table({"text": ["a", "b", None]}), **ask)
+    heard = len(sandbox.calls)
+    again, kept = run(EmbedOperator, None, try_number=2, **ask)
+    assert len(sandbox.calls) == heard
+    assert kept == rows
+    for name in ("rows", "embedded", "failed", "manifest", "errors"):
+        assert again[name] == first[name]
+    next_day, _ = run(EmbedOperator, None, run_id="next day", **ask)
+    looked = len(sandbox.calls)
+    assert looked > heard
+    assert (next_day["up_to_date"], next_day["requests"], next_day["reused"]) == (True, 0, 2)
+    run(EmbedOperator, None, run_id="next day", try_number=2, **ask)
+    run(EmbedOperator, None, try_number=3, **ask)
+    assert len(sandbox.calls) == looked
+    assert len(sandbox.bill) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inference_id": "nobody"},
+        {"on_row_error": "quarantine"},
+        {"output_column": "v"},
+        {"if_exists": "overwrite"},
+        {"errors_only": True},
+        {"table": pa.table({"text": ["a", "c"]})},
+        {"dry_run": True},
+        {"connection": "/"},
+    ],
+)
+def test_a_task_that_is_to_do_something_else_looks_again(sandbox, run, monkeypatch, change):
+    """Other rows, endpoint, form or policy: what was done before is not what is asked for now."""
+    ask = {"inference_id": "bailian_embeddings"}
+    run(EmbedOperator, pa.table({"text": ["a", None]}), **ask)
+    heard = len(sandbox.calls)
+    if (path := change.pop("connection", None)) is not None:
+        connection = {"conn_type": "modelstudio", "host": sandbox.url.replace("127.0.0.1", "localhost") + path}
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    with contextlib.suppress(AirflowFailException):  # nobody
+        run(EmbedOperator, change.pop("table", None), try_number=2, **{**ask, **change})
+    assert len(sandbox.calls) > heard
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b'{"errands": 7}', b"\xff"])
+def test_a_damaged_record_of_what_was_done_costs_a_free_look(sandbox, run, tmp_path, damage):
+    """Nothing is asked, and the record is mended."""
+    ask = {"inference_id": "bailian_embeddings"}
+    run(EmbedOperator, pa.table({"text": ["a"]}), **ask)
+    (record,) = tmp_path.glob("_out.inference/served.json")
+    record.write_bytes(damage)
+    for looks in (True, False):
+        heard = len(sandbox.calls)
+        summary, _ = run(EmbedOperator, None, try_number=2, **ask)
+        assert (len(sandbox.calls) > heard) is looks
+        assert summary["requests"] == 0
+
+
+def test_a_destination_that_was_changed_is_not_taken_for_done(sandbox, run, tmp_path):
+    """A file of the dataset is gone: the cleared task brings it back, without a question."""
+    ask = {"inference_id": "bailian_embeddings"}
+    _, rows = run(EmbedOperator, pa.table({"text": ["a"]}), **ask)
+    for path in (tmp_path / "out").glob("*.parquet"):
+        path.unlink()
+    _, again = run(EmbedOperator, None, try_number=2, **ask)
+    assert again == rows
+    assert len(sandbox.bill) == 1
 
 
 def test_numbers_of_the_connection_lie_over_the_catalog(sandbox, run, monkeypatch):

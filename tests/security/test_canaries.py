@@ -268,6 +268,15 @@ def test_nothing_is_shown_of_a_password_that_is_not_ascii(guarded, logs, capfd):
     assert [call.operation for call in guarded.server.calls].count("create") == 3
 
 
+def test_a_short_row_is_not_quoted(guarded, logs, capfd):
+    """A row of seven characters that the service throws back is in no reason either."""
+    guarded.write(["X-99-KZ", *(f"{ROW} {i}" for i in range(5))])
+    guarded.server.play([Rule(act=elasticsearch(400, "odd input X-99-KZ here"), match=Match(contains="X-99-KZ"))])
+    shown = run_and_look(guarded, logs, capfd, EmbedOperator, {})
+    assert_nothing_shown(shown, {"X-99-KZ"})
+    assert "odd input" in guarded.rows()[0]["embedding_error"]
+
+
 def test_a_value_that_cannot_be_carried_is_not_quoted(guarded, logs, capfd):
     """A column that does not fit another file's type: the message has names and types, and no value."""
     guarded.write(pa.table({"text": [ROW], "x": pa.array([471108151234567890], pa.timestamp("us"))}), "in/a.parquet")

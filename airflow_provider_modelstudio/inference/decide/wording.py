@@ -49,22 +49,24 @@ def describe(status: int, kind: str, reason: str) -> str:
     name = _HUMP.sub("_", code[1]).lower() if code else kind
     wrapped = _WRAPPER.match(reason)
     words = _CHANGING.sub("", wrapped[1] if wrapped else reason).strip()
-    return f"refused ({status}{f' {name}' if name else ''}): {words or 'no reason given'}"
+    return f"refused ({status}{f' {name}' if name else ''}): {words or 'no reason given'}"[:LONGEST_REASON].strip()
 
 
 RUN: Final = 12
 """Characters in a row that a row and a reason share by echo, not by chance."""
 SHORTEST_TEXT: Final = 4
 LONGEST_REASON: Final = 200
-GAP: Final = "…"
+"""Characters."""
+GAP: Final = "***"
 
 
-def scrub(reason: str, texts: Sequence[str]) -> str:
-    """``reason`` without what it echoes of ``texts``, on one line, at most 200 characters.
+def scrub(reason: str, texts: Sequence[str], *, run: int = RUN, shortest: int = SHORTEST_TEXT) -> str:
+    """``reason`` without what it echoes of ``texts``, on one line.
 
-    An echo is a run of 12 characters, or a whole text of 4 to 11; blanks count as one, and JSON's escapes as what they mean.
+    An echo is a run of so many characters, or a whole text that is shorter and not shorter than ``shortest``; blanks count
+    as one, and JSON's escapes as what they mean.
     """
-    reason = " ".join(reason[: 10 * LONGEST_REASON].split())
+    reason = " ".join(reason.split())
     flat = [_flat(text) for text in texts]
     if "\\" in reason:
         flat += [json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in flat for ascii_only in (True, False)]
@@ -72,8 +74,8 @@ def scrub(reason: str, texts: Sequence[str]) -> str:
     while before != reason:  # what a gap joins may be an echo again; each turn makes it shorter
         before = reason
         for text in flat:
-            reason = _without(reason, text)
-    return reason[:LONGEST_REASON].strip()
+            reason = _without(reason, text, run, shortest)
+    return reason.strip()
 
 
 def _flat(text: str) -> str:
@@ -82,30 +84,30 @@ def _flat(text: str) -> str:
     return f"{before}{' '.join(text.split())}{after}"
 
 
-def _without(reason: str, text: str) -> str:
+def _without(reason: str, text: str, length: int, shortest: int) -> str:
     bare = text.strip()
-    if len(bare) < RUN:
-        return reason.replace(bare, GAP) if len(bare) >= SHORTEST_TEXT else reason
+    if len(bare) < length:
+        return reason.replace(bare, GAP) if len(bare) >= shortest else reason
     # A shared run holds one block of the text from any grid of half its length: that makes a long text cheap.
-    half = RUN // 2
+    half = length // 2
     blocks = {reason[at : at + half] for at in range(len(reason) - half + 1)}
-    runs = {reason[at : at + RUN] for at in range(len(reason) - RUN + 1)}
+    runs = {reason[at : at + length] for at in range(len(reason) - length + 1)}
     shared = {
         run
         for block in range(0, len(text) - half + 1, half)
         if text[block : block + half] in blocks
         for at in range(max(0, block - half), block + 1)
-        if (run := text[at : at + RUN]) in runs
+        if (run := text[at : at + length]) in runs
     }
     if not shared:
         return reason
     kept: list[str] = []
     end = 0
     for at in range(len(reason)):
-        if reason[at : at + RUN] in shared:
+        if reason[at : at + length] in shared:
             if at >= end:
                 kept.append(GAP)
-            end = at + RUN
+            end = at + length
         elif at >= end:
             kept.append(reason[at])
     return "".join(kept)

@@ -22,6 +22,8 @@ from airflow_provider_modelstudio.inference.errors import BudgetError, Interrupt
 from airflow_provider_modelstudio.inference.summary import Summary
 from airflow_provider_modelstudio.inference.survey import survey
 from airflow_provider_modelstudio.inference.survey.recall import Known, Shelf
+from airflow_provider_modelstudio.inference.vault import Vault
+from airflow_provider_modelstudio.inference.vault.errands import Errands
 
 from .apart import run_apart
 from .feeder import Feeder
@@ -35,14 +37,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.plan import Part, Plan
+    from airflow_provider_modelstudio.inference.storage import Storage
     from airflow_provider_modelstudio.inference.survey import Survey
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
     from airflow_provider_modelstudio.inference.transport import Transport
-    from airflow_provider_modelstudio.inference.vault import Vault
     from airflow_provider_modelstudio.inference.vault.lease import Lease
     from airflow_provider_modelstudio.inference.vault.records import Manifest, Seal
 
-__all__ = ["Budget", "Estimate", "Options", "Progress", "StopSignal", "estimate", "run", "run_apart"]
+__all__ = ["Budget", "Estimate", "Options", "Progress", "StopSignal", "estimate", "run", "run_apart", "served"]
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +69,28 @@ async def run(
     began = asyncio.get_running_loop().time()
     manifest = await vault.committed()
     await vault.publication.check(manifest.files(vault.storage.destination) if manifest else ())
-    if manifest is not None and await vault.publication.shows(manifest):
-        return _summary(manifest, vault, None, began, options)
-    with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
-        work = _Run(plan, source, task, vault, options, report, Path(folder), began)
-        manifest = await work.complete(inference_id, transport, stop)
-    return _summary(manifest, vault, work.sender, began, options)
+    sender = None
+    if manifest is None or not await vault.publication.shows(manifest):
+        with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
+            work = _Run(plan, source, task, vault, options, report, Path(folder), began)
+            manifest = await work.complete(inference_id, transport, stop)
+            sender = work.sender
+    if options.errand:
+        await Errands(vault.storage).remember(options.errand, plan)
+    return _summary(manifest, vault, sender, began, options)
+
+
+async def served(storage: Storage, options: Options) -> Summary | None:
+    """The summary of the errand, if it was done before and readers still see what came of it. Asks nobody."""
+    began = asyncio.get_running_loop().time()
+    plan = await Errands(storage).plan_of(options.errand)
+    if plan is None:
+        return None
+    vault = Vault(storage, plan)
+    manifest = await vault.committed()
+    if manifest is None or not await vault.publication.shows(manifest):
+        return None
+    return _summary(manifest, vault, None, began, options)
 
 
 async def estimate(plan: Plan, source: Source, task: InferenceTask, *, vault: Vault, options: Options) -> Estimate:

@@ -47,6 +47,8 @@ class Options:
     """Called once before the commit; raises :class:`~..errors.SupersededError` when Airflow has given up on this try."""
     owner: str = ""
     """Who runs this, for example Dag, run and task; a retry of the same owner gets the same summary."""
+    errand: str = ""
+    """Name of everything that the owner asks for, but for what only the endpoint can tell; empty for nobody's."""
     dimensions: int | None = None
     """Of a dense vector, where the endpoint says so; used when no row was answered."""
     progress_seconds: float = 5.0

@@ -272,7 +272,7 @@ class Sender:
         rows = 1 if self._task.limits.whole else len(batch.questions)
         useless = self._useless if self._answered is None else 0
         decision = decide(error, rows=rows, attempts=batch.attempts, alone=batch.alone, useless=useless)
-        log.debug("a request with %s rows failed (%s): %s", len(batch.questions), error, decision)
+        log.debug("a request with %s rows failed: %s", len(batch.questions), type(decision).__name__)
         match decision:
             case Stop():
                 self.governor.failed(now, permit)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import cbor2
 
+from airflow_provider_modelstudio.inference.decide import scrub
 from airflow_provider_modelstudio.inference.errors import Fault, RequestError
 
 if TYPE_CHECKING:
@@ -60,9 +61,8 @@ _MODEL_STUDIO_KEY = re.compile(r"\bsk-[\w-]{8,}", re.ASCII)
 _ERROR_TYPE = re.compile(r"[a-z0-9_]{1,80}")
 _HIDDEN = "***"
 _ECHO = 16
-"""Characters of a question that, found in a reason, show that the server echoes the question."""
 _SHORTEST_TEXT = 12
-"""Characters of a whole text that is hidden; shorter ones are the server's own words as well."""
+"""Characters of an echo and of a whole text that are hidden here: what is decided depends on the server's own words."""
 
 
 def media_type(content_type: str | None) -> str:
@@ -203,34 +203,15 @@ def _clean(reason: str, secrets: Iterable[str], questions: bytes) -> str:
         reason = reason.replace(secret, _HIDDEN)
     reason = _MODEL_STUDIO_KEY.sub(_HIDDEN, reason)
     reason = _one_line(reason[:_LONGEST_READ])
-    return _without_echo(reason, questions) if questions else reason
+    return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason
 
 
-def _without_echo(reason: str, questions: bytes) -> str:
+def _asked(questions: bytes) -> list[str]:
+    """The texts of a request."""
     try:
-        texts = [_one_line(text) for text in _texts(json.loads(questions))]
+        return [_one_line(text) for text in _texts(json.loads(questions))]
     except (ValueError, RecursionError):
-        texts = [_one_line(questions.decode("utf-8", "replace"))]
-    for text in texts:
-        if _SHORTEST_TEXT <= len(text) < _ECHO:
-            reason = reason.replace(text, _HIDDEN)
-    asked = " ".join(texts)
-    escaped = json.dumps(asked)[1:-1]
-    if escaped != asked:
-        asked += "\n" + escaped
-    kept: list[str] = []
-    done = 0
-    for at in range(0, len(reason) - _ECHO + 1, 2):
-        start, end = at, at + _ECHO
-        if start < done or reason[start:end] not in asked:
-            continue
-        while start > done and reason[start - 1 : end] in asked:
-            start -= 1
-        while end < len(reason) and reason[start : end + 1] in asked:
-            end += 1
-        kept += [reason[done:start], _HIDDEN]
-        done = end
-    return "".join([*kept, reason[done:]])
+        return [_one_line(questions.decode("utf-8", "replace"))]
 
 
 def _texts(value: Any) -> Iterator[str]:

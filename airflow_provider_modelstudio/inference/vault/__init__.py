@@ -13,6 +13,7 @@ Layout below the state folder, which lies beside the dataset and never in it::
     <cache_key>/runs/<run_key>/seals/00000.json  this part is finished, these are its books; created once
     <cache_key>/runs/<run_key>/manifest.json     THE COMMIT; created once
     published.json                               which run readers see now
+    served.json                                  which task instances that run has served
     publishing.json                              files that a publication may have left in the destination
 
 An answer counts only once it is in a segment that is durable.
