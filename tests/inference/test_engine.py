@@ -8,6 +8,7 @@ import json
 import os
 from collections import Counter
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -306,6 +307,31 @@ def test_rows_without_a_question_do_not_pile_up_before_the_first_answer(place):
     place.run(Watched(), dimensions=4, part_rows=100_000)
     place.check(texts)
     assert open_windows[0] > 0, "nothing was written before the first answer"
+
+
+@pytest.mark.parametrize("refused_first", [0, 30])
+def test_rows_without_an_answer_wait_on_disk_where_nobody_knows_the_length_of_a_vector(place, refused_first):
+    """Before the first answer, 90 MB of rows that ask nothing or are refused are not held in memory, and none is lost."""
+    odd = [f"odd {i}" for i in range(refused_first)]
+    texts = [""] * 20_000
+    texts[100 : 100 + 300 * refused_first : 300] = odd
+    texts += ["a text"]
+    place.write(texts, page=pa.array([f"{i:05d}" * 900 for i in range(len(texts))]))
+    held = []
+
+    class Watched(Scripted):
+        async def infer(self, *args, **kwargs):
+            held.append(pa.total_allocated_bytes() - before)
+            return await super().infer(*args, **kwargs)
+
+    def refuse(number, texts):
+        return http(400, reason="refused") if set(texts) & set(odd) else None
+
+    before = pa.total_allocated_bytes()
+    place.run(Watched(refuse), part_rows=100_000)
+    place.check(texts, failed=set(odd))
+    assert [row["page"][:5] for row in place.rows()] == [f"{i:05d}" for i in range(len(texts))]
+    assert max(held) < 40e6, max(held)
 
 
 def test_free_refusals_cost_nothing(place):

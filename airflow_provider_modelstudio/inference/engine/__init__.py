@@ -219,6 +219,7 @@ class _Run:
         windows = OpenWindows(
             task,
             shelf,
+            self._folder,
             shares=bool(len(found.shared)),
             dimensions=options.dimensions,
             fail_rows=options.on_row_error == "fail",

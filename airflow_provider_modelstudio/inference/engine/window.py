@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from airflow_provider_modelstudio.inference.survey.recall import KEY
 from airflow_provider_modelstudio.inference.vault.records import Counts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_modelstudio.inference.plan import Part
     from airflow_provider_modelstudio.inference.tasks import Decoded, Question
 
@@ -36,6 +39,22 @@ class Window:
         self._positions: list[np.ndarray] = []
         self._columns: list[pa.RecordBatch] = []
         self._reasons: dict[int, str] = {}
+
+    @classmethod
+    def of_failed(
+        cls, part: Part, first_row: int, batch: pa.RecordBatch, reasons: Sequence[str | None], counts: Counts
+    ) -> Window:
+        """A finished window without an answer, as it was booked."""
+        window = cls(part, first_row, batch, np.zeros(batch.num_rows, KEY))
+        window.counts = counts
+        window.left = 0
+        window._reasons = {i: reason for i, reason in enumerate(reasons) if reason is not None}
+        return window
+
+    @property
+    def reasons(self) -> list[str | None]:
+        """Why a row has no answer; ``None`` where it has one."""
+        return [self._reasons.get(i) for i in range(self.rows)] if self._reasons else [None] * self.rows
 
     @property
     def rows(self) -> int:
@@ -69,9 +88,7 @@ class Window:
     def build(self, answers: pa.Schema, error_column: str) -> pa.RecordBatch:
         """The finished rows: input columns, answer columns, error column."""
         columns = self._in_order(answers)
-        errors = pa.array(
-            [self._reasons.get(i) for i in range(self.rows)] if self._reasons else [None] * self.rows, pa.string()
-        )
+        errors = pa.array(self.reasons, pa.string())
         schema = self.batch.schema
         for field in answers:
             schema = schema.append(field)

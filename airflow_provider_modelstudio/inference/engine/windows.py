@@ -7,7 +7,6 @@ and finished windows leave in order with the writer.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +15,17 @@ import pyarrow as pa
 from airflow_provider_modelstudio.inference.errors import EndpointError, RowsRefusedError
 from airflow_provider_modelstudio.inference.vault.records import Counts
 
-from .window import Asked
+from .aside import Aside
+from .window import Asked, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from airflow_provider_modelstudio.inference.survey.recall import Shelf
     from airflow_provider_modelstudio.inference.tasks import Decoded, InferenceTask
 
-    from .window import Batch, Window
+    from .window import Batch
 
 __all__ = ["OpenWindows"]
 
@@ -33,9 +34,10 @@ class OpenWindows:
     """Windows from the moment they are read until they are written."""
 
     def __init__(
-        self, task: InferenceTask, shelf: Shelf, *, shares: bool, dimensions: int | None, fail_rows: bool
+        self, task: InferenceTask, shelf: Shelf, folder: Path, *, shares: bool, dimensions: int | None, fail_rows: bool
     ) -> None:
-        """:param shares: some rows of this run take the answer of another row.
+        """:param folder: local folder for windows that have to wait long.
+        :param shares: some rows of this run take the answer of another row.
         :param fail_rows: a row that the service refused ends the run.
         """
         self.counts = Counts()
@@ -46,10 +48,14 @@ class OpenWindows:
         """Form of the answers, pinned by the first one."""
         self._task = task
         self._shelf = shelf
+        self._folder = folder
         self._shares = shares
         self._dimensions = dimensions
         self._fail_rows = fail_rows
-        self._windows: deque[Window] = deque()
+        self._windows: dict[int, Window | Aside] = {}
+        """All that are open, by their first row, in order."""
+        self._loose: dict[int, Window] = {}
+        """Those in memory."""
         self._moved = asyncio.Event()
         self._sharers: dict[int, list[Asked]] = {}
         self._shared_reasons: dict[int, str] = {}
@@ -57,15 +63,31 @@ class OpenWindows:
     # ------------------------------------------------------------------ feeder's side
 
     def is_full(self, most: int) -> bool:
-        """Whether the next window must wait. Windows whose form nobody knows yet cannot be written, and do not count."""
-        if len(self._windows) < most:
+        """Whether the next window must wait."""
+        if len(self._loose) < most:
             return False
-        if self.answer_schema is None and self._windows[0].finished and self._windows[-1].finished:
+        if self.answer_schema is None and self._first.finished and self._last.finished:
             # Nothing is being asked, and rows that are not asked pile up.
             self.answer_schema = self._foreseen()
             self._moved.set()
-            return self.answer_schema is not None
+            if self.answer_schema is None:
+                self._set_aside()
+                return False
         return True
+
+    def _set_aside(self) -> None:
+        """Windows that are finished, and whose form nobody knows, go to disk."""
+        for at, window in list(self._loose.items()):
+            if window.finished:
+                self._windows[at] = Aside.put(self._loose.pop(at), self._folder)
+
+    @property
+    def _first(self) -> Window | Aside:
+        return next(iter(self._windows.values()))
+
+    @property
+    def _last(self) -> Window | Aside:
+        return next(reversed(self._windows.values()))
 
     def _foreseen(self) -> pa.Schema | None:
         """Form of the answers before there is one; ``None`` as long as the length of a vector is not known."""
@@ -80,7 +102,7 @@ class OpenWindows:
 
     def add(self, window: Window) -> None:
         """Open a window."""
-        self._windows.append(window)
+        self._windows[window.first_row] = self._loose[window.first_row] = window
 
     def close(self) -> None:
         """No window will be added."""
@@ -209,25 +231,27 @@ class OpenWindows:
 
     async def oldest(self) -> Window:
         """The next window in order, once it is finished and the form of the answers is known."""
-        while not (self._windows and self._windows[0].finished and (self.answer_schema is not None or self._silent())):
+        while not (self._windows and self._first.finished and (self.answer_schema is not None or self._silent())):
             await self.moved()
-        return self._windows[0]
+        first = self._first
+        return first.take() if isinstance(first, Aside) else first
 
     def written(self, window: Window) -> None:
         """The oldest window is in a part: it is booked and makes room."""
-        self._windows.popleft()
+        self._windows.pop(window.first_row)
+        self._loose.pop(window.first_row, None)
         self.counts.add(window.counts)
         self._moved.set()
 
     def _silent(self) -> bool:
         """Nothing was answered and nothing will be."""
-        return self.closed and all(window.finished for window in self._windows)
+        return self.closed and all(window.finished for window in self._windows.values())
 
     def counts_so_far(self) -> Counts:
         """Books of written and of open windows."""
         counts = Counts()
         counts.add(self.counts)
-        for window in self._windows:
+        for window in self._windows.values():
             counts.add(window.counts)
         return counts
 
