@@ -173,7 +173,9 @@ MUTANTS = (
     # Money.
     Mutant("a guard does not stop a run", SENDER, "        if refusal is not None:", "        if False:", LEASES),
     Mutant("a guard does not refuse a run", ENGINE_ROOM, "        if refusal is not None:", "        if False:", OPERATORS),
-    Mutant("requests of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "return requests <= self._allowed", "return True", LEASES),
+    Mutant("requests of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "return spent.requests <= self._allowed.requests and ", "return ", LEASES),
+    Mutant("tokens of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", " and spent.tokens <= self._allowed.tokens", "", LEASES),
+    Mutant("a run that ends forgets what is in flight", SENDER, "seconds = self._options.limits.timeout + _GRACE_SECONDS", "seconds = DRAIN_SECONDS", ENGINE),
     Mutant("too many failed rows are accepted", WRITER, "if bound is not None and", "if False and", ENGINE),
     # Answers.
     Mutant("answers of another form are mixed in", WINDOWS, "        elif not columns.schema.equals(self.answer_schema):", "        elif False:", ENGINE),

@@ -6,11 +6,23 @@ Tokens are estimated: the service reports none.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ConfigurationError
 
-__all__ = ["Budget", "Estimate"]
+__all__ = ["Budget", "Estimate", "Spent"]
+
+
+class Spent(NamedTuple):
+    """Requests that were sent, and what is in them."""
+
+    requests: int = 0
+    tokens: int = 0
+    """Estimated."""
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(self.requests + other.requests, self.tokens + other.tokens)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,13 +48,13 @@ class Budget:
         """What so many tokens cost, about."""
         return None if self.price is None else tokens * self.price / 1_000_000
 
-    def refusal(self, *, rows: int, requests: int, tokens: int) -> str | None:
+    def refusal(self, *, rows: int, spent: Spent) -> str | None:
         """Which guard stands against spending this much in all, in words; ``None`` when none does."""
         if self.max_rows is not None and rows > self.max_rows:
             return f"{rows} rows to ask for, and max_rows is {self.max_rows}"
-        if self.max_requests is not None and requests > self.max_requests:
-            return f"{requests} requests, and max_requests is {self.max_requests}"
-        cost = self.cost(tokens)
+        if self.max_requests is not None and spent.requests > self.max_requests:
+            return f"{spent.requests} requests, and max_requests is {self.max_requests}"
+        cost = self.cost(spent.tokens)
         if self.max_cost is not None and cost is not None and cost > self.max_cost:
             return f"about {cost:.4g} {self.currency}, and max_cost is {self.max_cost:g}"
         return None

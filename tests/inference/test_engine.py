@@ -23,6 +23,7 @@ from airflow_provider_modelstudio.inference.errors import (
 )
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
 from tests.inference.fakes import Hashes, Scripted, http, vector
+from tests.inference.virtual_time import run_in_virtual_time
 
 TEXTS = [f"row number {i}" for i in range(357)]
 
@@ -332,6 +333,39 @@ def test_rows_without_an_answer_wait_on_disk_where_nobody_knows_the_length_of_a_
     place.check(texts, failed=set(odd))
     assert [row["page"][:5] for row in place.rows()] == [f"{i:05d}" for i in range(len(texts))]
     assert max(held) < 40e6, max(held)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_run_that_ends_by_itself_waits_for_what_it_has_paid_for(place, stopped):
+    """One request is refused for good while others take half a minute: their answers are kept, and not paid again.
+
+    Asked to stop meanwhile, the run has 3 s and no more.
+    """
+    place.write(TEXTS)
+    stop, ended = StopSignal(), []
+
+    async def slow(number):
+        await asyncio.sleep(30)
+
+    def one_refused(number, texts):
+        return http(401, kind="security_exception") if number == 4 else slow(number)
+
+    async def all_of_it():
+        loop = asyncio.get_running_loop()
+        if stopped:
+            loop.call_later(5, stop.request)
+        began = loop.time()
+        with pytest.raises(EndpointError, match="refuses the login"):
+            await place.start(first, stop=stop)
+        ended.append(loop.time() - began)
+
+    first, second = Scripted(one_refused), Scripted()
+    run_in_virtual_time(all_of_it())
+    assert ended[0] == pytest.approx(8 if stopped else 30, abs=1)
+    assert bool(first.billed) is not stopped
+    place.run(second)
+    place.check(TEXTS)
+    assert max((first.billed + second.billed).values()) == 1
 
 
 def test_free_refusals_cost_nothing(place):

@@ -8,7 +8,8 @@ import random
 
 import pytest
 
-from airflow_provider_modelstudio.inference.engine import Budget, StopSignal
+from airflow_provider_modelstudio.inference.budget import Budget, Spent
+from airflow_provider_modelstudio.inference.engine import StopSignal
 from airflow_provider_modelstudio.inference.errors import (
     BudgetError,
     EndpointError,
@@ -17,7 +18,9 @@ from airflow_provider_modelstudio.inference.errors import (
     SupersededError,
 )
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
+from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.vault.lease import Lease, Process
+from airflow_provider_modelstudio.inference.vault.meter import Meter
 from tests.inference.fakes import Hashes, Scripted, http
 from tests.inference.virtual_time import run_in_virtual_time
 
@@ -249,7 +252,7 @@ def test_requests_of_a_killed_try_count(place):
         service = Scripted(lambda number, texts: asyncio.sleep(1e6) if number > 9 else None)
         trying = asyncio.create_task(place.start(service, budget=Budget(max_requests=90)))
         await asyncio.sleep(1.0)
-        kept = {file: file.read_bytes() for file in place.state.glob("*/runs/*/requests/*")}
+        kept = {file: file.read_bytes() for file in place.state.glob("*/runs/*/spent/*")}
         trying.cancel()
         await asyncio.gather(trying, return_exceptions=True)
         for file, content in kept.items():  # what the dying try still wrote was never written
@@ -258,13 +261,71 @@ def test_requests_of_a_killed_try_count(place):
 
     for _ in range(2):
         sent += run_in_virtual_time(killed())
-    written = [json.loads(file.read_text())["requests"] for file in place.state.glob("*/runs/*/requests/*")]
+    written = [json.loads(file.read_text())["requests"] for file in place.state.glob("*/runs/*/spent/*")]
     assert len(written) == 2
     assert sent <= sum(written) <= sent + 2 * 2 * 8
     service = Scripted(lambda number, texts: http(503) if number % 3 else None)
     with pytest.raises(BudgetError):
         place.run(service, budget=Budget(max_requests=90))
     assert sent + service.requests <= 90
+
+
+@pytest.mark.parametrize(
+    ("spent", "covered"), [(Spent(8, 100), True), (Spent(1, 1), True), (Spent(9, 50), False), (Spent(3, 101), False)]
+)
+def test_what_is_written_down_covers_requests_and_tokens(tmp_path, spent, covered):
+    """Neither many small requests nor a few large ones go beyond what a later try will read."""
+
+    async def cover():
+        meter = Meter(LocalStorage(tmp_path / "state", tmp_path / "out", single_file=False), "spent")
+        await meter.open(1)
+        assert not meter.covers(Spent(1, 1))
+        await meter.allow(Spent(8, 100))
+        later = Meter(LocalStorage(tmp_path / "state", tmp_path / "out", single_file=False), "spent")
+        await later.open(2)
+        return meter.covers(spent), later.before
+
+    assert run_in_virtual_time(cover()) == (covered, (8, 100))
+
+
+def test_tokens_of_a_killed_try_count(place):
+    """The same for max_cost, with requests of very different sizes: what is paid in all stays below it."""
+    texts = [f"row number {i} " + "word " * (400 if i > 100 else 1) for i in range(300)]
+    place.write(texts)
+
+    async def killed(stuck_after):
+        service = Scripted(lambda number, texts: asyncio.sleep(1e6) if number > stuck_after else None)
+        seen = count(service)
+        trying = asyncio.create_task(place.start(service))
+        await asyncio.sleep(1.0)
+        kept = {file: file.read_bytes() for file in place.state.glob("*/runs/*/spent/*")}
+        trying.cancel()
+        await asyncio.gather(trying, return_exceptions=True)
+        for file, content in kept.items():
+            file.write_bytes(content)
+        return sum(seen)
+
+    def count(service):
+        seen, ask = [], service.infer
+
+        async def infer(task_type, inference_id, body, **rest):
+            seen.append(sum(max(1, len(text) // 4) for text in json.loads(body)))
+            return await ask(task_type, inference_id, body, **rest)
+
+        service.infer = infer
+        return seen
+
+    paid = run_in_virtual_time(killed(3)) + run_in_virtual_time(killed(9))
+    written = [json.loads(file.read_text())["tokens"] for file in place.state.glob("*/runs/*/spent/*")]
+    assert len(written) == 2
+    assert paid <= sum(written)
+    service = Scripted(lambda number, texts: http(503) if number % 3 else None)  # which costs more than was estimated
+    seen = count(service)
+    most = sum(written) + 110_000
+    with pytest.raises(BudgetError, match=f"max_cost is {most}"):
+        place.run(service, budget=Budget(max_cost=most, price=1e6, currency="CNY"))
+    assert seen
+    assert paid + sum(seen) <= most
 
 
 def test_another_settings_counts_its_own_requests(place):

@@ -45,8 +45,8 @@ ATTACKS = [
     "{run}/parts",
     "{run}/seals",
     "{run}/keys",
-    "{run}/requests",
-    "{run}/requests/00000001",
+    "{run}/spent",
+    "{run}/spent/00000001",
     ".tmp-parts",
     "{run}/plan.json",
     "{run}/manifest.json",
@@ -66,7 +66,7 @@ def test_links_in_the_state_folder_lead_nowhere(bench, attack, hanging):
     bench.run()
     (run,) = bench.state.glob("*/runs/*")
     place = bench.state / attack.format(run=run.relative_to(bench.state), cache=run.parents[1].name)
-    is_file = place.suffix in {".json", ".seg"} or place.parent.name in {"epoch", "lease", "requests"}
+    is_file = place.suffix in {".json", ".seg"} or place.parent.name in {"epoch", "lease", "spent"}
     shutil.rmtree(bench.state)
     shutil.rmtree(bench.destination)
     victim = bench.folder / "victim"
@@ -107,7 +107,7 @@ def test_no_byte_of_a_segment_can_change(tmp_path):
         assert bytes(damaged) == sound or decode_segment(bytes(damaged)) is None
 
 
-FOLDERS = ("epoch", "lease", "requests", "seals", "keys", "parts")
+FOLDERS = ("epoch", "lease", "spent", "seals", "keys", "parts")
 
 
 def kinds(bench):
@@ -119,7 +119,7 @@ def kinds(bench):
     return found
 
 
-@pytest.mark.parametrize("kind", [*FOLDERS, "plan.json", "manifest.json", "published.json"])
+@pytest.mark.parametrize("kind", [*FOLDERS, "plan.json", "manifest.json", "published.json", "served.json"])
 @pytest.mark.parametrize("changed", [False, True])
 def test_no_changed_byte_of_state_becomes_a_wrong_row(bench, kind, changed):
     """A flipped bit anywhere in a state file: the next run is refused, or its rows are right, with a source changed or not."""

@@ -289,7 +289,7 @@ async def attempt(world: World, me: Try):
     plan = make_plan(source.files, endpoint={}, settings={}, output={}, single_file=False, part_rows=world.part_rows)
     loop = asyncio.get_running_loop()
     options = Options(
-        limits=Limits(max_concurrency=CONCURRENCY, patience=60.0),
+        limits=Limits(max_concurrency=CONCURRENCY, patience=60.0, timeout=10.0),
         owner=me.owner,
         lease_seconds=TTL,
         clock=loop.time,

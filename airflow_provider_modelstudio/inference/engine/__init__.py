@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_modelstudio.inference.budget import Budget, Estimate
-from airflow_provider_modelstudio.inference.errors import BudgetError, InterruptedRunError
+from airflow_provider_modelstudio.inference.budget import Budget, Estimate, Spent
+from airflow_provider_modelstudio.inference.errors import BudgetError, InterruptedRunError, SupersededError
 from airflow_provider_modelstudio.inference.summary import Summary
 from airflow_provider_modelstudio.inference.survey import survey
 from airflow_provider_modelstudio.inference.survey.recall import Known, Shelf
@@ -201,7 +201,7 @@ class _Run:
                 job.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
             if self.sender is not None:
-                await self._vault.meter.settle(self.sender.requests)
+                await self._vault.meter.settle(self.sender.spent)
             await lease.release()
         return manifest
 
@@ -235,15 +235,13 @@ class _Run:
             found.tokens,
             self._rows_before,
         )
-        tokens_before = windows.counts.tokens + found.journalled_tokens
         refusal = options.budget.refusal(
             rows=windows.counts.embedded + found.journalled + found.asked,
-            requests=vault.meter.before + look.requests(task.limits.rows),
-            tokens=tokens_before + found.tokens,
+            spent=vault.meter.before.plus(Spent(look.requests(task.limits.rows), found.tokens)),
         )
         if refusal is not None:
             raise BudgetError(f"{refusal}; nothing was asked by this try, and what was answered before is kept")
-        self.sender = sender = Sender(task, inference_id, transport, vault, lease, windows, options, tokens_before)
+        self.sender = sender = Sender(task, inference_id, transport, vault, lease, windows, options)
         feeder = Feeder(self._source, task, found, known, windows, sender)
         writer = Writer(self._plan, task, vault, windows, self._source.schema, options, self._folder)
         jobs = (feeder.run(left), sender.run(), writer.run(left))
@@ -271,10 +269,12 @@ class _Run:
                 for job in done:
                     job.result()
                 waiting -= done
-        except BaseException:
+        except BaseException as error:
             for job in jobs:
                 job.cancel()
-            await sender.drain()
+            if isinstance(error, (SupersededError, asyncio.CancelledError)):  # nobody sees what comes in later
+                stopped.cancel()
+            await sender.drain(stopped)
             raise
         finally:
             for job in (*jobs, stopped, ticker):
@@ -298,8 +298,8 @@ class _Run:
             reused=counts.reused,
             deduplicated=counts.deduplicated,
             failed=counts.failed,
-            requests=sender.requests,
-            cost_estimated=self._options.budget.cost(sender.tokens),
+            requests=sender.spent.requests,
+            cost_estimated=self._options.budget.cost(sender.spent.tokens),
             in_flight=governor.in_flight,
             limit=governor.limit,
             limited_by=governor.why,
@@ -329,6 +329,7 @@ async def _interrupted(stop: StopSignal) -> None:
 
 def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: float, options: Options) -> Summary:
     counts = manifest.counts
+    spent = Spent() if sender is None else sender.spent
     if sender is None and manifest.owner != options.owner:  # paid for by an earlier run, not by this one
         counts.embedded, counts.reused = 0, counts.embedded + counts.reused
     return Summary(
@@ -339,15 +340,15 @@ def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: flo
         failed=counts.failed,
         quarantined=manifest.quarantined,
         removed=manifest.removed,
-        requests=sender.requests if sender else 0,
-        tokens_estimated=sender.tokens if sender else 0,
-        cost_estimated=options.budget.cost(sender.tokens if sender else 0),
+        requests=spent.requests,
+        tokens_estimated=spent.tokens,
+        cost_estimated=options.budget.cost(spent.tokens),
         currency=options.budget.currency,
         seconds=round(asyncio.get_running_loop().time() - began, 3),
         destination=vault.storage.destination,
         manifest=vault.storage.locate(vault.manifest_key),
         quarantine=vault.storage.locate(vault.quarantine_key) if manifest.quarantined else None,
         files=len(manifest.parts),
-        up_to_date=counts.embedded == 0 and not (sender and sender.requests),
+        up_to_date=counts.embedded == 0 and not spent.requests,
         errors=counts.errors,
     )

@@ -38,8 +38,6 @@ class _Read(NamedTuple):
 
     window: Window
     origins: np.ndarray
-    tokens: np.ndarray
-    """Estimated tokens of each row's question."""
 
 
 class Feeder:
@@ -82,8 +80,8 @@ class Feeder:
         for first, batch in self._source.windows(ranges):
             while part is None or first >= part.end_row:
                 part = next(parts)
-            keys, origins, tokens = self._survey.read(blocks, part, first, batch.num_rows)
-            yield _Read(Window(part, first, batch, keys.copy()), origins, tokens)
+            keys, origins = self._survey.read(blocks, part, first, batch.num_rows)
+            yield _Read(Window(part, first, batch, keys.copy()), origins)
 
     async def _room(self) -> None:
         """Wait until another window may be open; memory is bounded here."""
@@ -96,7 +94,7 @@ class Feeder:
 
     async def _open(self, read: _Read) -> None:
         """Hand out what is known about a window, and pack the rest."""
-        window, origins, tokens = read
+        window, origins = read
         rows = np.arange(window.first_row, window.first_row + window.rows)
         needed = np.flatnonzero((origins == REFUSED) | (origins == rows))
         questions = await self._questions(window, needed)
@@ -105,8 +103,6 @@ class Feeder:
         if len(known):
             for at, columns, reasons, book in await self._known.answers(-2 - origins[known]):
                 self._windows.recall(window, known[at], columns, reasons, book)
-                if book == "embedded":
-                    window.counts.tokens += int(tokens[known[at]].sum())
         for position in np.flatnonzero((origins >= 0) & (origins != rows)).tolist():
             self._windows.share(Asked(window, position), int(origins[position]))
         first = await self._known.first_answers(

@@ -12,8 +12,9 @@ import math
 import random
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from airflow_provider_modelstudio.inference.budget import Spent
 from airflow_provider_modelstudio.inference.decide import Mark, Split, Stop, Wait, decide, scrub
 from airflow_provider_modelstudio.inference.errors import (
     AnswerError,
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 3.0
 """Airflow kills a task 5 s after it asked it to stop."""
+_GRACE_SECONDS = 20.0
+"""A request is given up by itself so much later than its server should have, at most."""
 ANSWER_BYTES_PER_QUESTION = 512 * 1024
 """Twenty times a JSON vector of 2,048 numbers; longer answers are not ours."""
 
@@ -62,12 +65,9 @@ class Sender:
         lease: Lease,
         windows: OpenWindows,
         options: Options,
-        tokens_before: int,
     ) -> None:
-        """:param tokens_before: estimated tokens that earlier tries of this run paid for."""
-        self.requests = 0
-        self.tokens = 0
-        """Estimated tokens of the requests sent."""
+        self.spent = Spent()
+        """By this try; what was refused for free costs a request and no token."""
         self.governor = Governor(options.limits, dice=random.uniform)
         self._task = task
         self._inference_id = inference_id
@@ -77,7 +77,6 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self._windows = windows
         self._options = options
-        self._tokens_before = tokens_before
         self._packer: Packer[Asked] = Packer(task.limits)
         self._ready: deque[Batch] = deque()
         self._later: list[tuple[float, int, Batch]] = []
@@ -136,7 +135,6 @@ class Sender:
     async def run(self) -> None:
         """Send until everything that was fed is settled."""
         while True:
-            await self._count_ahead()
             now = self._loop.time()
             self._wake.clear()
             if self._broken is not None:
@@ -157,34 +155,37 @@ class Sender:
                     if self._ready:
                         continue
                 await self._nap(due - now)
-                continue
-            pause = self.governor.wait(now, batch.tokens)
-            if pause > 0:
+            elif not self._vault.meter.covers(self._with(batch)):
+                await self._count_ahead(batch)
+            elif (pause := self.governor.wait(now, batch.tokens)) > 0:
                 await self._nap(min(pause, patience + 0.001))
-                continue
-            if due <= now:
-                heapq.heappop(self._later)
             else:
-                self._ready.popleft()
-            self._send(batch, now)
+                self._take(batch)
+                self._send(batch, now)
 
-    async def _count_ahead(self) -> None:
+    def _take(self, batch: Batch) -> None:
+        """The batch that is next leaves its queue."""
+        if self._later and self._later[0][2] is batch:
+            heapq.heappop(self._later)
+        else:
+            self._ready.popleft()
+
+    def _with(self, batch: Batch, times: int = 1) -> Spent:
+        """What will be spent when this was sent, so many times."""
+        return self.spent.plus(Spent(times, times * batch.tokens))
+
+    async def _count_ahead(self, batch: Batch) -> None:
         """See to it that the next request is counted before it is sent: if we are killed, those ahead are counted, too."""
-        if not self._vault.meter.covers(self.requests + 1):
-            await self._vault.meter.allow(self.requests + max(8, 2 * self.governor.limit))
+        await self._vault.meter.allow(self._with(batch, max(8, 2 * self.governor.limit)))
 
     def _send(self, batch: Batch, now: float) -> None:
         self._lease.check()
-        refusal = self._options.budget.refusal(
-            rows=0,
-            requests=self._vault.meter.before + self.requests + 1,
-            tokens=self._tokens_before + self.tokens + batch.tokens,
-        )
+        spent = self._with(batch)
+        refusal = self._options.budget.refusal(rows=0, spent=self._vault.meter.before.plus(spent))
         if refusal is not None:
             raise BudgetError(f"{refusal}; the run stops here, and what was answered is kept")
         permit = self.governor.sent(now, batch.tokens)
-        self.requests += 1
-        self.tokens += batch.tokens
+        self.spent = spent
         asking = asyncio.create_task(self._ask(batch, permit))
         self._asking.add(asking)
         asking.add_done_callback(self._asked)
@@ -207,11 +208,20 @@ class Sender:
         finally:
             alarm.cancel()
 
-    async def drain(self) -> None:
-        """No new requests; what is in flight may still come in and become durable."""
+    async def drain(self, hurry: asyncio.Future[None]) -> None:
+        """No new requests; what is in flight is paid for, and may still come in and become durable.
+
+        :param hurry: done when there are only seconds left. Else a request has the time that it always has.
+        """
         if self._asking:
-            log.info("stopping: waiting up to %.0f s for %s requests in flight", DRAIN_SECONDS, len(self._asking))
-            await asyncio.wait(set(self._asking), timeout=DRAIN_SECONDS)
+            seconds = self._options.limits.timeout + _GRACE_SECONDS
+            log.info("stopping: waiting for %s requests in flight", len(self._asking))
+            settled = asyncio.ensure_future(asyncio.wait(set(self._asking)))
+            either: set[asyncio.Future[Any]] = {settled, hurry}
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if hurry.done():
+                await asyncio.wait({settled}, timeout=DRAIN_SECONDS)
+            settled.cancel()
         late = list(self._asking)
         for asking in late:
             asking.cancel()
@@ -290,7 +300,7 @@ class Sender:
     def _wait(self, batch: Batch, permit: Permit, decision: Wait, now: float) -> None:
         governor, pause = self.governor, 0.0
         if decision.cause == "throttled":
-            self.tokens -= batch.tokens  # refused for free
+            self.spent = self.spent.plus(Spent(0, -batch.tokens))  # refused for free
             governor.throttled(now, permit, retry_after=decision.retry_after, unit=decision.unit)
         elif decision.cause == "overloaded":
             governor.overloaded(now, permit, retry_after=decision.retry_after)

@@ -166,8 +166,6 @@ class OpenWindows:
             window = batch.asked[start].window
             if end < len(batch.asked) and batch.asked[end].window is window:
                 continue
-            tokens = sum(question.tokens for question in batch.questions[start:end])
-            window.counts.tokens += tokens if batch.unfit is None else 2 * tokens
             self._give(batch.asked[start:end], decoded, start)
             self.check(window)
             start = end

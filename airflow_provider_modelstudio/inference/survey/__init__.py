@@ -44,8 +44,6 @@ class RowSurvey(NamedTuple):
     origins: np.ndarray
     """For each row: its own number (ask), an earlier row's number (same answer), -1 (not asked), or ``-2 - n``: the
     answer on record with number ``n``."""
-    tokens: np.ndarray
-    """Estimated tokens of each row's question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,6 @@ class Survey:
     """Rows of the previous version whose key is in no part of this run."""
     journalled: int
     """Rows whose answer is in the journal: paid for, not in a part yet."""
-    journalled_tokens: int
     groups: int
     """Groups with a row to ask, each of which needs a request; 0 where rows are in none."""
 
@@ -101,8 +98,7 @@ class Survey:
             path = self.folder / f"origins-{bucket}"
             pairs = np.fromfile(path, _PAIR, end - start, offset=start * _PAIR.itemsize)
             origins[pairs["position"] - at] = pairs["origin"]
-        tokens = np.fromfile(self.folder / "tokens", np.int32, BLOCK_ROWS, offset=at * 4)
-        return RowSurvey(keys, origins, tokens)
+        return RowSurvey(keys, origins)
 
 
 def survey(
@@ -142,16 +138,13 @@ def survey(
         sealed.read(sealed_keys)
     numbering = _Numbering()
     with own, ExitStack() as stack:
-        all_keys, all_tokens, all_groups = (
-            stack.enter_context((folder / name).open("wb")) for name in ("keys", "tokens", "groups")
-        )
+        all_keys, all_groups = (stack.enter_context((folder / name).open("wb")) for name in ("keys", "groups"))
         for first_row, batch in source.windows(_ranges(parts), sorted(columns)):
             questions = task.questions(batch)
             _check_fatal(questions, first_row)
             keys = b"".join([q.key if isinstance(q, Question) else _NO_KEY for q in questions])
             tokens = np.array([q.tokens if isinstance(q, Question) else 0 for q in questions], np.int32)
             all_keys.write(keys)
-            all_tokens.write(tokens.tobytes())
             all_groups.write(numbering.numbers(questions).tobytes())
             own.add(np.frombuffer(keys, KEY), tokens)
     starts = np.array([*offsets.values(), at])
@@ -160,7 +153,7 @@ def survey(
     blocks = np.arange(0, at + BLOCK_ROWS, BLOCK_ROWS)
     bounds = np.zeros((number, len(blocks)), np.int64)
     shared: list[np.ndarray] = []
-    asked = token_sum = removed = journalled = journalled_tokens = 0
+    asked = token_sum = removed = journalled = 0
     groups = np.memmap(folder / "groups", np.int32, "r") if at else np.zeros(0, np.int32)
     groups_asked = np.zeros(numbering.count + 1, bool)  # the last place is that of rows in no group
     for bucket in range(number):
@@ -174,7 +167,6 @@ def survey(
         groups_asked[groups[here["at"][first]]] = True
         paid = (origins <= -2 - journal.start) & (origins > -2 - journal.stop)  # see RowSurvey
         journalled += int(paid.sum())
-        journalled_tokens += int(here["tokens"][paid].sum())
         shared.append(np.unique(origins[(origins >= 0) & ~first]))
         shown = before["key"][(before["at"] >= previous.start) & (before["at"] < previous.stop)]
         removed += len(shown) - int(np.isin(shown, np.concatenate([here["key"], finished["key"]])).sum())
@@ -191,7 +183,6 @@ def survey(
         token_sum,
         removed,
         journalled,
-        journalled_tokens,
         int(groups_asked[:-1].sum()),
     )
 

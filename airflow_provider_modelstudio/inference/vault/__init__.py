@@ -6,7 +6,7 @@ Layout below the state folder, which lies beside the dataset and never in it::
     lease/00000003                               until when it may spend
     <cache_key>/journal/e00000003-00000017.seg   answers, in the order they came; created once
     <cache_key>/runs/<run_key>/plan.json         pinned inputs; created once
-    <cache_key>/runs/<run_key>/requests/00000003 how many requests attempt 3 may have sent
+    <cache_key>/runs/<run_key>/spent/00000003    how many requests and tokens attempt 3 may have sent
     <cache_key>/runs/<run_key>/parts/…           output files, named by their content; created once
     <cache_key>/runs/<run_key>/keys/…            content key of each row of a part; created once
     <cache_key>/runs/<run_key>/quarantine/…      rows kept out of the dataset, named by content; created once
@@ -34,7 +34,7 @@ from airflow_provider_modelstudio.inference.storage import ObjectExistsError, Ob
 
 from .journal import Journal
 from .lease import Lease
-from .meter import RequestMeter
+from .meter import Meter
 from .publication import Publication
 from .records import Counts, Manifest, Quarantined, Seal, restored
 
@@ -67,7 +67,7 @@ class Vault:
         self._cache = plan.cache_key
         self._run = f"{plan.cache_key}/runs/{plan.run_key}"
         self.journal = Journal(storage, plan.cache_key, plan.run_key)
-        self.meter = RequestMeter(storage, f"{self._run}/requests")
+        self.meter = Meter(storage, f"{self._run}/spent")
         self.publication = Publication(storage)
 
     # ------------------------------------------------------------------ commit
@@ -277,7 +277,7 @@ class Vault:
                     continue
             # What names the parts goes first: nobody may find a name without its part.
             await self.storage.delete(f"{folder}/manifest.json")
-            for below in ("seals", "keys", "parts", "quarantine", "requests"):
+            for below in ("seals", "keys", "parts", "quarantine", "spent"):
                 await self.storage.clear(f"{folder}/{below}")
             await self.storage.delete(f"{folder}/plan.json")
         await self.journal.drop([segment for segment, run in segments.items() if run not in kept])

@@ -1,6 +1,6 @@
-"""How many requests a run has sent, over all its tries: written down before they are sent.
+"""What a run has spent, over all its tries: written down before it is spent.
 
-A try that is killed may have sent fewer than it wrote down, and never more.
+A try that is killed may have spent less than it wrote down, and never more.
 """
 
 from __future__ import annotations
@@ -9,46 +9,50 @@ import contextlib
 import json
 from typing import TYPE_CHECKING
 
+from airflow_provider_modelstudio.inference.budget import Spent
 from airflow_provider_modelstudio.inference.errors import StorageError
+
+from .records import restored
 
 if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.storage import Storage
 
-__all__ = ["RequestMeter"]
+__all__ = ["Meter"]
 
 
-class RequestMeter:
-    """Requests of one run, below its folder ``requests``: one object for each try."""
+class Meter:
+    """Requests and tokens of one run, below its folder ``spent``: one object for each try."""
 
     def __init__(self, storage: Storage, folder: str) -> None:
-        self.before = 0
-        """Requests of earlier tries, at most."""
+        self.before = Spent()
+        """By earlier tries, at most."""
         self._storage = storage
         self._folder = folder
         self._key = ""
-        self._allowed = 0
+        self._allowed = Spent()
 
     async def open(self, epoch: int) -> None:
         """Read what earlier tries wrote down, as try number ``epoch``."""
         self._key = f"{self._folder}/{epoch:08d}"
         for key in await self._storage.list_keys(self._folder):
-            self.before += int(json.loads(await self._storage.read(key))["requests"])
+            content = await self._storage.read(key)
+            self.before = self.before.plus(restored(self._storage.locate(key), content, lambda told: Spent(**told)))
 
-    def covers(self, requests: int) -> bool:
-        """Whether so many requests of this try are written down."""
-        return requests <= self._allowed
+    def covers(self, spent: Spent) -> bool:
+        """Whether so much of this try is written down."""
+        return spent.requests <= self._allowed.requests and spent.tokens <= self._allowed.tokens
 
-    async def allow(self, requests: int) -> None:
-        """Return when so many requests of this try are written down."""
-        await self._write(requests)
-        self._allowed = requests
+    async def allow(self, spent: Spent) -> None:
+        """Return when so much of this try is written down."""
+        await self._write(spent)
+        self._allowed = spent
 
-    async def settle(self, requests: int) -> None:
-        """Write down that it were exactly so many: none will follow."""
-        if self._allowed:
-            self._allowed = 0
+    async def settle(self, spent: Spent) -> None:
+        """Write down that it was exactly so much: nothing will follow."""
+        if self._allowed.requests:
+            self._allowed = Spent()
             with contextlib.suppress(StorageError):  # what is there is enough, and never too little
-                await self._write(requests)
+                await self._write(spent)
 
-    async def _write(self, requests: int) -> None:
-        await self._storage.replace(self._key, json.dumps({"requests": requests}).encode())
+    async def _write(self, spent: Spent) -> None:
+        await self._storage.replace(self._key, json.dumps(spent._asdict()).encode())

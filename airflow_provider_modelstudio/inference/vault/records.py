@@ -26,8 +26,6 @@ class Counts:
     reused: int = 0
     deduplicated: int = 0
     failed: int = 0
-    tokens: int = 0
-    """Estimated tokens of the rows whose answer was paid for, good or not."""
     errors: dict[str, int] = field(default_factory=dict)
     """Reason → rows, the first reasons only."""
 
@@ -43,7 +41,6 @@ class Counts:
         self.reused += other.reused
         self.deduplicated += other.deduplicated
         self.failed += other.failed
-        self.tokens += other.tokens
         for reason, rows in other.errors.items():
             if reason in self.errors or len(self.errors) < MAX_REASONS:
                 self.errors[reason] = self.errors.get(reason, 0) + rows
