@@ -48,6 +48,8 @@ class Summary:
     """Nothing was asked: everything was there already."""
     errors: dict[str, int]
     """Reason → rows, at most 20 reasons."""
+    warnings: dict[str, int]
+    """What is strange about answers that were taken, and what this try may have paid for in vain → how often."""
 
     def __post_init__(self) -> None:
         booked = self.embedded + self.reused + self.deduplicated + self.failed

@@ -52,6 +52,8 @@ def tell(summary: Summary) -> None:
         _tell_work(summary)
     for reason, rows in summary.errors.items():
         log.warning("%s rows without an answer: %s", rows, reason)
+    for words, times in summary.warnings.items():
+        log.warning("%s %s", times, words)
     if summary.quarantine is not None:
         log.warning("%s rows are kept out of the dataset, in %s", summary.quarantined, summary.quarantine)
 

@@ -16,8 +16,10 @@ from airflow_provider_modelstudio.inference.engine import StopSignal
 from airflow_provider_modelstudio.inference.errors import (
     DestinationError,
     EndpointError,
+    Fault,
     InterruptedRunError,
     OutageError,
+    RequestError,
     RowsRefusedError,
     SupersededError,
 )
@@ -368,6 +370,30 @@ def test_a_run_that_ends_by_itself_waits_for_what_it_has_paid_for(place, stopped
     assert max((first.billed + second.billed).values()) == 1
 
 
+def test_what_was_paid_in_vain_and_what_is_strange_is_told(place):
+    """Answers that got lost or were of no use are counted, free refusals are not, and vectors of zeros are taken."""
+    acts = {
+        2: RequestError("x", fault=Fault.TIMEOUT, maybe_billed=True),
+        3: b"[[1, 2, 3, 4]]",
+        5: http(429, retry_after=0.01),
+        6: http(503),
+    }
+
+    def script(number, texts):
+        if number in acts:
+            return acts[number]
+        return json.dumps([[0] * 4 if t == TEXTS[7] else vector(t) for t in texts]).encode()
+
+    place.write(TEXTS[:100])
+    summary = place.run(Scripted(script))
+    assert summary.warnings == {
+        "rows have a vector of nothing but zeros": 1,
+        "requests brought nothing of use, and may have been paid for": 2,
+    }
+    again = place.run(owner="the next day")
+    assert again.warnings == {"rows have a vector of nothing but zeros": 1}
+
+
 def test_free_refusals_cost_nothing(place):
     """A request that is refused for going too fast and asked again is counted once in the estimate."""
     place.write(TEXTS[:40])
@@ -486,9 +512,11 @@ def test_a_damaged_segment_is_asked_again_never_guessed(place):
         content[len(content) // 2] ^= 0x40
         segment.write_bytes(content)
     service = Scripted()
-    place.run(service)
+    summary = place.run(service)
     place.check(TEXTS)
     assert service.billed == dict.fromkeys(TEXTS, 1)
+    words = "files of the state were damaged or missing, and their rows were asked again"
+    assert summary.warnings == {words: len(segments)}
 
 
 def test_the_journal_is_empty_after_the_commit(place):

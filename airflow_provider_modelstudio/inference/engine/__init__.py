@@ -33,7 +33,7 @@ from .windows import OpenWindows
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.plan import Part, Plan
@@ -69,15 +69,15 @@ async def run(
     began = asyncio.get_running_loop().time()
     manifest = await vault.committed()
     await vault.publication.check(manifest.files(vault.storage.destination) if manifest else ())
-    sender = None
+    sender, warnings = None, {}
     if manifest is None or not await vault.publication.shows(manifest):
         with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
             work = _Run(plan, source, task, vault, options, report, Path(folder), began)
             manifest = await work.complete(inference_id, transport, stop)
-            sender = work.sender
+            sender, warnings = work.sender, work.warnings
     if options.errand:
         await Errands(vault.storage).remember(options.errand, plan)
-    return _summary(manifest, vault, sender, began, options)
+    return _summary(manifest, vault, sender, began, options, warnings)
 
 
 async def served(storage: Storage, options: Options) -> Summary | None:
@@ -90,7 +90,7 @@ async def served(storage: Storage, options: Options) -> Summary | None:
     manifest = await vault.committed()
     if manifest is None or not await vault.publication.shows(manifest):
         return None
-    return _summary(manifest, vault, None, began, options)
+    return _summary(manifest, vault, None, began, options, {})
 
 
 async def estimate(plan: Plan, source: Source, task: InferenceTask, *, vault: Vault, options: Options) -> Estimate:
@@ -173,10 +173,18 @@ class _Run:
         self._began = began
         self.sender: Sender | None = None
         """``None`` as long as there is nothing to ask."""
+        self._damaged = 0
+        """Files of state that could not be used."""
         self._to_ask = 0
         self._foreign: dict[str, str] = {}
         """Segments of other runs in the journal, and whose they are."""
         self._rows_before = 0
+
+    @property
+    def warnings(self) -> dict[str, int]:
+        """What went wrong in this try and did not keep it from its end → how often."""
+        told = {_LOST: self.sender.lost if self.sender is not None else 0, _DAMAGED: self._damaged}
+        return {words: times for words, times in told.items() if times}
 
     async def complete(self, inference_id: str, transport: Transport, stop: StopSignal) -> Manifest:
         """Everything from the first look at the vault to the commit."""
@@ -212,6 +220,7 @@ class _Run:
         look = await _look(self._plan, self._source, task, vault, options, self._folder)
         known, seals, left, found = look
         self._foreign = known.foreign
+        self._damaged = len(known.damaged)
         for location in known.damaged:
             log.warning("%s is damaged; its rows are asked again", location)
         shelf = Shelf(found.shared, self._folder)
@@ -327,7 +336,18 @@ async def _interrupted(stop: StopSignal) -> None:
     raise InterruptedRunError("asked to stop; answers in flight were kept, the next try goes on from there")
 
 
-def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: float, options: Options) -> Summary:
+_LOST = "requests brought nothing of use, and may have been paid for"
+_DAMAGED = "files of the state were damaged or missing, and their rows were asked again"
+
+
+def _summary(
+    manifest: Manifest,
+    vault: Vault,
+    sender: Sender | None,
+    began: float,
+    options: Options,
+    warnings: Mapping[str, int],
+) -> Summary:
     counts = manifest.counts
     spent = Spent() if sender is None else sender.spent
     if sender is None and manifest.owner != options.owner:  # paid for by an earlier run, not by this one
@@ -351,4 +371,5 @@ def _summary(manifest: Manifest, vault: Vault, sender: Sender | None, began: flo
         files=len(manifest.parts),
         up_to_date=counts.embedded == 0 and not spent.requests,
         errors=counts.errors,
+        warnings={**counts.oddities, **warnings},
     )

@@ -68,6 +68,8 @@ class Sender:
     ) -> None:
         self.spent = Spent()
         """By this try; what was refused for free costs a request and no token."""
+        self.lost = 0
+        """Requests that brought nothing of use and may have been paid for."""
         self.governor = Governor(options.limits, dice=random.uniform)
         self._task = task
         self._inference_id = inference_id
@@ -223,6 +225,8 @@ class Sender:
                 await asyncio.wait({settled}, timeout=DRAIN_SECONDS)
             settled.cancel()
         late = list(self._asking)
+        if late:
+            log.warning("%s requests were given up, and may have been paid for", len(late))
         for asking in late:
             asking.cancel()
         await asyncio.gather(*late, return_exceptions=True)
@@ -275,6 +279,7 @@ class Sender:
     async def _settle(self, batch: Batch, permit: Permit, error: RequestError | AnswerError) -> None:
         """Do what was decided about a failed request."""
         now = self._loop.time()
+        self.lost += isinstance(error, AnswerError) or error.maybe_billed
         if batch is self._control:
             self._control = None
             self.governor.failed(now, permit)

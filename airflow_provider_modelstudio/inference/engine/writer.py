@@ -15,6 +15,7 @@ from airflow_provider_modelstudio.inference.dataset.parts import PartWriter
 from airflow_provider_modelstudio.inference.errors import RowsRefusedError
 from airflow_provider_modelstudio.inference.survey.recall import KEY
 from airflow_provider_modelstudio.inference.tasks import FinishesRows
+from airflow_provider_modelstudio.inference.tasks.oddities import oddities
 from airflow_provider_modelstudio.inference.vault import LocalFile
 from airflow_provider_modelstudio.inference.vault.records import Counts
 
@@ -114,6 +115,7 @@ class Writer:
     async def _append(self, part: Part, window: Window) -> tuple[PartWriter, np.ndarray]:
         """Write a window; returns which of its rows are in the dataset."""
         batch = window.build(self._windows.schema, self._task.error_column)
+        window.counts.notice(oddities(batch.select(self._windows.schema.names)))
         if isinstance(self._task, FinishesRows):
             batch = self._task.finish(batch)
         kept = np.ones(batch.num_rows, bool)

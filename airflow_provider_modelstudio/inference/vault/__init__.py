@@ -200,7 +200,14 @@ class Vault:
             await self.storage.copy(seal.key, key)
             await self.storage.copy(seal.keys, keys_key)
             await self._seal(
-                replace(seal, part=part.index, name=name, key=key, keys=keys_key, counts=Counts(reused=seal.rows))
+                replace(
+                    seal,
+                    part=part.index,
+                    name=name,
+                    key=key,
+                    keys=keys_key,
+                    counts=Counts(reused=seal.rows, oddities=seal.counts.oddities),
+                )
             )
             adopted += 1
         return adopted

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_modelstudio.inference.errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Counts", "Manifest", "Quarantined", "Seal", "restored"]
 
@@ -28,6 +28,8 @@ class Counts:
     failed: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     """Reason → rows, the first reasons only."""
+    oddities: dict[str, int] = field(default_factory=dict)
+    """What is strange about answers that were taken → rows."""
 
     def fail(self, reason: str) -> None:
         """Book one row without an answer."""
@@ -44,6 +46,12 @@ class Counts:
         for reason, rows in other.errors.items():
             if reason in self.errors or len(self.errors) < MAX_REASONS:
                 self.errors[reason] = self.errors.get(reason, 0) + rows
+        self.notice(other.oddities)
+
+    def notice(self, oddities: Mapping[str, int]) -> None:
+        """Book what is strange about rows that are in one of the four."""
+        for words, rows in oddities.items():
+            self.oddities[words] = self.oddities.get(words, 0) + rows
 
     @property
     def rows(self) -> int:
