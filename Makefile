@@ -115,6 +115,20 @@ stores: $(VENV)/dev.stamp  ## run the storage contract on every store that can b
 		else echo 'Without npm: abfs:// is left out'; fi
 	GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false $(BIN)/python -m pytest -n0 -rs tests/inference/test_storage.py
 
+# What a user gets who installs the package, as CycloneDX. The second needs PyPI's list of known vulnerabilities.
+AUDIT := $(VENV)/audit
+.PHONY: sbom audit
+sbom: $(VENV)/uv.stamp  ## write dist/sbom.json: everything that comes with the package
+	@$(BIN)/python -m venv --clear --without-pip $(AUDIT)
+	@$(BIN)/python -m uv pip install --quiet --python $(AUDIT)/bin/python .
+	@mkdir -p dist
+	@$(BIN)/python -m uv tool run --quiet --from 'cyclonedx-bom>=7' cyclonedx-py environment --pyproject pyproject.toml \
+		--output-reproducible --output-format JSON --output-file dist/sbom.json $(AUDIT)/bin/python
+	@$(BIN)/python -c "import json; print(len(json.load(open('dist/sbom.json'))['components']), 'packages in dist/sbom.json')"
+
+audit: sbom  ## ask whether anything in it is known to be vulnerable
+	$(BIN)/python -m uv tool run --quiet --from 'pip-audit>=2.9' pip-audit --strict --path $(AUDIT)/lib/python3*/site-packages
+
 # Each protection, switched off in a copy: a test must fail.
 .PHONY: mutants
 mutants: $(VENV)/dev.stamp  ## switch off each protection and see a test fail: about an hour

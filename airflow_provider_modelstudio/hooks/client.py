@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import ssl
@@ -38,8 +39,32 @@ __all__ = ["ask", "make_client", "send_question"]
 _PROXY = "_modelstudio_proxy"
 
 
+class Guarded:
+    """A connection that is given up before a byte is sent when it leads to an address that only a trick would name.
+
+    Its socket is asked: what a name resolves to may change between a look and a connection.
+    """
+
+    def _new_conn(self) -> socket.socket:
+        connected: socket.socket = super()._new_conn()  # type: ignore[misc]  # of urllib3's class beside this one
+        address = str(connected.getpeername()[0])
+        if why := forbidden_address(address):
+            connected.close()
+            refusal = OSError(errno.EHOSTUNREACH, f"it leads to {address}: refused, this is {why}")
+            raise urllib3.exceptions.NewConnectionError(self, str(refusal)) from refusal  # type: ignore[arg-type]
+        return connected
+
+
+class _GuardedHTTP(Guarded, urllib3.connection.HTTPConnection):
+    """Over HTTP."""
+
+
+class _GuardedHTTPS(Guarded, urllib3.connection.HTTPSConnection):
+    """Over TLS."""
+
+
 class _QuietNode(Urllib3HttpNode):
-    """The client's node, without its log of headers and bodies, and with a look at resolved addresses."""
+    """The client's node, without its log of headers and bodies, and with a look at where a name leads."""
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
@@ -53,6 +78,8 @@ class _QuietNode(Urllib3HttpNode):
                 ssl_context=config.ssl_context,
                 timeout=urllib3.Timeout(total=config.request_timeout),
             ).connection_from_host(config.host, config.port, config.scheme)
+        else:
+            self.pool.ConnectionCls = _GuardedHTTPS if config.scheme == "https" else _GuardedHTTP
         self._resolves = not proxy
 
     def perform_request(self, *args: Any, **kwargs: Any) -> Any:

@@ -32,6 +32,8 @@ class Budget:
     max_rows: int | None = None
     """Rows asked for."""
     max_requests: int | None = None
+    max_tokens: int | None = None
+    """Estimated."""
     max_cost: float | None = None
     """In ``currency``, by estimated tokens."""
     price: float | None = None
@@ -54,6 +56,8 @@ class Budget:
             return f"{rows} rows to ask for, and max_rows is {self.max_rows}"
         if self.max_requests is not None and spent.requests > self.max_requests:
             return f"{spent.requests} requests, and max_requests is {self.max_requests}"
+        if self.max_tokens is not None and spent.tokens > self.max_tokens:
+            return f"about {spent.tokens} tokens, and max_total_tokens is {self.max_tokens}"
         cost = self.cost(spent.tokens)
         if self.max_cost is not None and cost is not None and cost > self.max_cost:
             return f"about {cost:.4g} {self.currency}, and max_cost is {self.max_cost:g}"

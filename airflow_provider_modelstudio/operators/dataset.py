@@ -86,6 +86,8 @@ class InferenceOperator(BaseOperator):
     :param max_rows: refuse to start when more rows would be asked for. (templated)
     :param max_requests: stop at so many requests, over all tries; a try that is killed counts those it was about to
         send. (templated)
+    :param max_total_tokens: refuse to start when more estimated tokens would be sent, and stop when so many were, over
+        all tries. (templated)
     :param max_cost: refuse to start when the estimate is higher, and stop when it is reached, over all tries; in the
         currency of the price. (templated)
     :param dry_run: ask nothing; return how many rows, requests and tokens a run would need, and what they would cost.
@@ -109,6 +111,7 @@ class InferenceOperator(BaseOperator):
         "model",
         "max_rows",
         "max_requests",
+        "max_total_tokens",
         "max_cost",
         "only_estimate",
     )
@@ -138,6 +141,7 @@ class InferenceOperator(BaseOperator):
         model: str | None = None,
         max_rows: int | str | None = None,
         max_requests: int | str | None = None,
+        max_total_tokens: int | str | None = None,
         max_cost: float | str | None = None,
         dry_run: bool | str = False,
         **kwargs: Any,
@@ -159,6 +163,7 @@ class InferenceOperator(BaseOperator):
         self.model = model
         self.max_rows = max_rows
         self.max_requests = max_requests
+        self.max_total_tokens = max_total_tokens
         self.max_cost = max_cost
         self.only_estimate = dry_run  # BaseOperator has a method of the other name
 
@@ -349,6 +354,7 @@ class InferenceOperator(BaseOperator):
             self._price(region, settings.get("model_id"), settings.get("model"), facts.inference_id),
             max_rows=whole_or_none("max_rows", self.max_rows, 0, 10**12),
             max_requests=whole_or_none("max_requests", self.max_requests, 0, 10**12),
+            max_tokens=whole_or_none("max_total_tokens", self.max_total_tokens, 0, 10**15),
             max_cost=number("max_cost", self.max_cost),
         )
 

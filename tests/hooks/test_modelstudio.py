@@ -11,8 +11,10 @@ import traceback
 from typing import TYPE_CHECKING
 
 import pytest
+import urllib3
 from airflow.sdk._shared.secrets_masker import _secrets_masker
 
+from airflow_provider_modelstudio.hooks.client import Guarded
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.errors import ConfigurationError, Fault, ModelStudioError, RequestError
 from tests.transport.certificates import certificate
@@ -196,6 +198,41 @@ def test_name_that_resolves_to_a_forbidden_address(hook_to, monkeypatch):
     with pytest.raises(RequestError, match=r"resolves to 169\.254\.169\.254") as caught:
         hook_to("https://innocent.example.com").list_endpoints()
     assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "127.0.0.1", "10.1.2.3"])
+def test_the_connected_socket_is_asked_where_it_leads(address):
+    """A name that resolved to one address when it was looked at and to another when it was connected gets no byte."""
+    ours, theirs = socket.socketpair()
+
+    class Connection:
+        def _new_conn(self):
+            return self
+
+        def getpeername(self):
+            return (address, 443)
+
+        def close(self):
+            ours.close()
+
+    connection = type("Both", (Guarded, Connection), {})()
+    if address in {"127.0.0.1", "10.1.2.3"}:
+        assert connection._new_conn() is connection
+        ours.sendall(b"x")
+        assert theirs.recv(1) == b"x"
+    else:
+        with pytest.raises(urllib3.exceptions.NewConnectionError, match="it leads to"):
+            connection._new_conn()
+        assert theirs.recv(1) == b""
+    ours.close()
+    theirs.close()
+
+
+def test_connections_of_the_client_are_guarded(serve, hook_to):
+    """All that the client sends goes through sockets that are asked, on HTTP and on HTTPS."""
+    for url in (serve(saying(reply(200, {"endpoints": []}))), "https://es.example.com"):
+        (node,) = hook_to(url).conn.transport.node_pool.all()
+        assert issubclass(node.pool.ConnectionCls, Guarded)
 
 
 def test_no_connection_of_that_name(monkeypatch):

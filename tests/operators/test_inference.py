@@ -244,6 +244,7 @@ def test_a_dry_run_tells_the_bill_before_it_is_spent(sandbox, run):
     [
         ({"max_rows": 5}, "24 rows to ask for, and max_rows is 5"),
         ({"max_requests": "2"}, "3 requests, and max_requests is 2"),
+        ({"max_total_tokens": "20"}, "tokens, and max_total_tokens is 20"),
         ({"max_cost": 0.000001}, "max_cost is 1e-06"),
     ],
 )

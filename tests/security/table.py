@@ -90,6 +90,8 @@ ITEMS = (
             ADDRESS + "test_addresses_that_only_a_trick_would_name",
             ADDRESS + "test_name_that_resolves_to_a_forbidden_address",
             HOOK + "test_name_that_resolves_to_a_forbidden_address",
+            HOOK + "test_the_connected_socket_is_asked_where_it_leads",
+            HOOK + "test_connections_of_the_client_are_guarded",
             ANSWERS + "test_redirect_is_not_followed",
             "tests/tasks/test_multi_modal_embedding.py::test_addresses_are_handed_on_as_they_are",
         ),

@@ -13,7 +13,7 @@ NO_NUMBERS = [
     True, b"1", [1], {"a": 1}, "1e999",
 ]  # fmt: skip
 NUMBERS = (
-    "concurrency", "batch_size", "requests_per_minute", "tokens_per_minute", "max_error_rate", "max_rows", "max_requests",
+    "concurrency", "batch_size", "requests_per_minute", "tokens_per_minute", "max_error_rate", "max_rows", "max_requests", "max_total_tokens",
     "max_cost", "max_tokens",
 )  # fmt: skip
 NO_CHOICES = ["", "NULL", "ignore", "null ", None, 1, ["null"], "{{ x }}"]
