@@ -46,6 +46,7 @@ VECTORS = ("tests/tasks/test_vectors.py",)
 UNFIT = ("tests/inference/test_unfit.py",)
 FLAT = ("tests/inference/test_flat.py",)
 GROUPS = ("tests/inference/test_groups.py",)
+SOURCES = ("tests/inference/test_sources.py",)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ MUTANTS = (
     Mutant("scores that are no numbers are written", f"{TASKS}/rerank.py", "if not np.isfinite(values).all():", "if False:", ("tests/tasks/test_rerank.py",)),
     Mutant("a short list of weights is zipped", f"{TASKS}/sparse_embedding.py", "if len(rows) != len(questions):", "if False:", ("tests/tasks/test_sparse_embedding.py",)),
     Mutant("damaged pages of a source are read", f"{PACKAGE}/dataset/__init__.py", "page_checksum_verification=True", "page_checksum_verification=False", DAMAGE),
+    Mutant("a store in trouble is taken for damage", f"{PACKAGE}/dataset/trouble.py", "and _raised_by_pyarrow(error)", "", SOURCES),
     Mutant("damaged pages of a part are read", f"{PACKAGE}/dataset/parts.py", "page_checksum_verification=True", "page_checksum_verification=False", ("tests/security/test_state.py",)),
     Mutant("pages are written without checksums", f"{PACKAGE}/dataset/parts.py", "write_page_checksum=True", "write_page_checksum=False", DAMAGE),
     Mutant(

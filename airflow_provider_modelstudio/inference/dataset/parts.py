@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from airflow_provider_modelstudio.inference.errors import StorageError
 
-from . import UNREADABLE, WINDOW_BYTES, WINDOW_ROWS
+from . import WINDOW_BYTES, WINDOW_ROWS
 from .schemas import first_line
+from .trouble import is_damage, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -155,7 +156,14 @@ def _leaves(schema: pa.Schema) -> list[tuple[str, str, pa.DataType]]:
 def _damage_told() -> Iterator[None]:
     try:
         yield
-    except UNREADABLE as error:
+    except MemoryError:
+        raise  # of this machine
+    except Exception as error:
+        if not is_damage(error):  # each client of a store has its own family of errors
+            raise StorageError(
+                f"a file of the dataset, kept in the state folder, cannot be read now ({name_of(error)}); "
+                "what was answered is kept, and the next try goes on from there"
+            ) from error
         raise StorageError(
             f"a file of the dataset, kept in the state folder, is damaged ({first_line(error)}); "
             "run with if_exists='overwrite' to ask everything anew"

@@ -1,0 +1,191 @@
+"""Sources in trouble: what a store cannot give now is asked for again later, and what is damaged never is."""
+
+from __future__ import annotations
+
+import errno
+import io
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_modelstudio.inference.dataset import open_source
+from airflow_provider_modelstudio.inference.dataset.parts import PartReader
+from airflow_provider_modelstudio.inference.dataset.trouble import is_damage
+from airflow_provider_modelstudio.inference.errors import (
+    InputChangedError,
+    InputError,
+    OutageError,
+    PermanentError,
+    StorageError,
+    TransientError,
+)
+
+ROWS = 600
+
+
+class ClientError(Exception):
+    """As botocore, aiohttp and Azure's client have one: no ``OSError``."""
+
+
+PASSING = [
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    OSError("Forbidden by a proxy, says a store that knows no numbers"),
+    ValueError("a store that fails at its own answer"),
+    TimeoutError("nobody answered"),
+    ConnectionResetError(errno.ECONNRESET, "reset"),
+    ClientError("An error occurred (503) at https://store/in.parquet?signature=secret"),
+]
+FORBIDDEN = [PermissionError("Access Denied"), OSError(errno.EACCES, "Permission denied")]
+
+
+class Troubled(LocalFileSystem):
+    """A store that fails at its n-th call: of its own methods, and of reads of its files."""
+
+    cachable = False
+
+    def __init__(self, error, at):
+        super().__init__()
+        self.error = error
+        self.left = at
+
+    def tick(self):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+
+    def info(self, path, **options):
+        self.tick()
+        return super().info(path, **options)
+
+    def open(self, path, mode="rb", **options):
+        self.tick()
+        return TroubledFile(path, self)
+
+
+class TroubledFile(io.FileIO):
+    """Fails when its store does."""
+
+    def __init__(self, path, store):
+        super().__init__(path)
+        self.store = store
+
+    def read(self, size=-1):
+        self.store.tick()
+        return super().read(size)
+
+    def readinto(self, buffer):
+        self.store.tick()
+        return super().readinto(buffer)
+
+
+@pytest.fixture
+def path(tmp_path):
+    table = pa.table({"id": list(range(ROWS)), "text": [f"text {i}" for i in range(ROWS)]})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=100, write_page_checksum=True)
+    return tmp_path / "in.parquet"
+
+
+def read(store, path):
+    source = open_source(store, str(path))
+    rows = sum(batch.num_rows for _, batch in source.windows([(0, ROWS)]))
+    source.check_unchanged()
+    return rows
+
+
+def every_moment(error, path, kind, words):
+    """Let the store fail at each of its calls in turn, until none is left; returns how many there were."""
+    at = 0
+    while True:
+        try:
+            assert read(Troubled(error, at), path) == ROWS
+        except kind as told:
+            assert str(path) in str(told)
+            assert words in str(told)
+            assert "secret" not in str(told)
+            assert told.__cause__ is error
+            at += 1
+            continue
+        return at
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_a_store_in_trouble_is_no_damage(path, error):
+    """Wherever it fails, the next try goes on: the file is named, and nobody is told that it is damaged."""
+    assert every_moment(error, path, OutageError, "cannot be read now") > 8
+    assert issubclass(OutageError, TransientError)
+
+
+@pytest.mark.parametrize("error", FORBIDDEN, ids=repr)
+def test_what_may_not_be_read_needs_somebody_who_allows_it(path, error):
+    """Wherever it fails, trying again cannot help, and the message says what can."""
+    assert every_moment(error, path, InputError, "permission to read it") > 8
+    assert issubclass(InputError, PermanentError)
+
+
+def test_a_file_that_goes_while_it_is_read_is_planned_anew(path):
+    """Object stores tell it only when the next range is asked for."""
+    source = open_source(Troubled(FileNotFoundError("NoSuchKey"), 7), str(path))
+    with pytest.raises(InputChangedError, match=r"in\.parquet was removed"):
+        list(source.windows([(0, ROWS)]))
+
+
+def test_trouble_is_not_taken_for_absence(tmp_path):
+    """Where a file system says 'no such file' because it could not look, its store is asked once more."""
+
+    class Blind(LocalFileSystem):
+        cachable = False
+
+        def exists(self, path, **options):
+            return False
+
+        def isfile(self, path):
+            return False
+
+        def info(self, path, **options):
+            raise TimeoutError
+
+    with pytest.raises(OutageError, match=r"in\.parquet cannot be read now \(TimeoutError\)"):
+        open_source(Blind(), str(tmp_path / "in.parquet"))
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_source(LocalFileSystem(), str(tmp_path / "in.parquet"))
+
+
+@given(seed=st.integers(0, 10**6), compression=st.sampled_from(["none", "snappy", "zstd", "gzip"]))
+def test_what_the_parquet_library_says_of_a_damaged_file_is_damage(seed, compression):
+    """Bits flipped and ends cut off: whatever it raises over them, reading again is not tried."""
+    dice = random.Random(seed)
+    sink = io.BytesIO()
+    table = pa.table({"id": list(range(200)), "text": [f"text {i}" for i in range(200)]})
+    pq.write_table(table, sink, row_group_size=100, write_page_checksum=True, compression=compression)
+    content = bytearray(sink.getvalue())
+    content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    if dice.random() < 0.2:
+        content = content[: dice.randrange(len(content))]
+    try:
+        list(pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).iter_batches(64))
+    except Exception as error:
+        assert is_damage(error), repr(error)
+
+
+@pytest.mark.parametrize("error", [*PASSING, *FORBIDDEN], ids=repr)
+def test_a_finished_part_that_cannot_be_read_now_is_not_damaged(path, error):
+    """Nobody is told to ask everything anew because a store did not answer."""
+    for at in (0, 1):
+        file = TroubledFile(path, Troubled(error, at))
+        with file, pytest.raises(StorageError, match="cannot be read now") as told:
+            PartReader(pa.PythonFile(file, mode="r"), ["text"]).group(3)
+        assert "overwrite" not in str(told.value)
+        assert "secret" not in str(told.value)
+
+
+def test_a_finished_part_that_is_damaged_says_what_to_do(path):
+    """As before: only asking anew helps."""
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StorageError, match=r"is damaged .*if_exists='overwrite'"):
+        PartReader(pa.OSFile(str(path)), ["text"])
