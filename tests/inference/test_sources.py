@@ -189,3 +189,107 @@ def test_a_finished_part_that_is_damaged_says_what_to_do(path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(StorageError, match=r"is damaged .*if_exists='overwrite'"):
         PartReader(pa.OSFile(str(path)), ["text"])
+
+
+def table(word):
+    """As many rows as any other, of the same size in bytes."""
+    return pa.table({"text": [f"{word} {i}" for i in range(40)]})
+
+
+class Keeping(LocalFileSystem):
+    """A file system that answers from what it saw before, until it is told to forget."""
+
+    cachable = False
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def invalidate_cache(self, path=None):
+        if path is None:  # of one path only, kinds of stores forget different things
+            self.seen.clear()
+
+    def info(self, path, **options):
+        return self.seen.setdefault(("info", path), super().info(path, **options))
+
+    def find(self, path, **options):
+        return self.seen.setdefault(("find", path), super().find(path, **options))
+
+
+@pytest.fixture(params=["local", "keeping", "s3"])
+def folder(request, tmp_path):
+    """A file system, and a folder with two files."""
+    there = {"local": LocalFileSystem, "keeping": Keeping, "s3": lambda: request.getfixturevalue("s3")}
+    filesystem = there[request.param]()
+    root = f"bucket/{tmp_path.name}" if request.param == "s3" else str(tmp_path)
+    for name in ("a", "b"):
+        put(filesystem, f"{root}/{name}.parquet", table("old"))
+    return filesystem, root
+
+
+def put(filesystem, path, content):
+    """As somebody else does it: what this process knows of the store does not change."""
+    sink = io.BytesIO()
+    pq.write_table(content, sink)
+    if isinstance(filesystem, LocalFileSystem):
+        with open(path, "wb") as file:
+            file.write(sink.getvalue())
+        return
+    bucket, _, key = path.partition("/")
+    filesystem.call_s3("put_object", Bucket=bucket, Key=key, Body=sink.getvalue())
+
+
+def look(filesystem, root):
+    """What another task of this process may have done before."""
+    for path in filesystem.find(root):
+        filesystem.info(path)
+
+
+def take(filesystem, path):
+    """The same for a file that goes."""
+    if isinstance(filesystem, LocalFileSystem):
+        filesystem.rm(path)
+        return
+    bucket, _, key = path.partition("/")
+    filesystem.call_s3("delete_object", Bucket=bucket, Key=key)
+
+
+def test_a_file_that_changes_behind_a_listing_is_noticed(folder):
+    """Its size is the same, and a listing of this process still tells the old stamp: the store itself is asked."""
+    filesystem, root = folder
+    source = open_source(filesystem, root)
+    source.check_unchanged()
+    look(filesystem, root)
+    put(filesystem, f"{root}/b.parquet", table("new"))
+    with pytest.raises(InputChangedError, match=r"b\.parquet was changed"):
+        source.check_unchanged()
+    look(filesystem, root)
+    take(filesystem, f"{root}/b.parquet")
+    with pytest.raises(InputChangedError, match=r"b\.parquet was removed"):
+        source.check_unchanged()
+
+
+def test_a_file_that_was_replaced_after_planning_gives_no_row(folder):
+    """It has as many rows as before, so that only its stamp tells; no row of it is handed out to be asked."""
+    filesystem, root = folder
+    source = open_source(filesystem, root)
+    look(filesystem, root)
+    put(filesystem, f"{root}/b.parquet", table("new"))
+    rows = []
+    with pytest.raises(InputChangedError, match=r"b\.parquet was changed"):
+        for _, batch in source.windows([(0, 40), (40, 80)]):
+            rows += batch.column(0).to_pylist()
+    assert rows == [f"old {i}" for i in range(40)]
+
+
+def test_a_file_that_comes_behind_a_listing_is_planned(folder):
+    """What another task of this process saw of the folder is not believed."""
+    filesystem, root = folder
+    look(filesystem, root)
+    put(filesystem, f"{root}/c.parquet", table("new"))
+    put(filesystem, f"{root}/b.parquet", table("new"))
+    source = open_source(filesystem, root)
+    assert [file.path.rpartition("/")[2] for file in source.files] == ["a.parquet", "b.parquet", "c.parquet"]
+    texts = [text for _, batch in source.windows([(0, 120)]) for text in batch.column(0).to_pylist()]
+    assert texts[:41] == [*(f"old {i}" for i in range(40)), "new 0"]
+    source.check_unchanged()

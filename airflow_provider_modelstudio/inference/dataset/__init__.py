@@ -90,6 +90,7 @@ class Source:
                 groups.append(index)
                 starts.append(at)
             at += rows
+        _check_stamp(self.filesystem, file)  # before anything is paid for its rows
         with _opened(self.filesystem, file) as parquet:
             if _rows_of_groups(parquet.metadata) != file.row_groups:
                 raise _changed(file)
@@ -187,6 +188,7 @@ def open_source(filesystem: AbstractFileSystem, location: str, *, exclude: Seque
 
 
 def _list(filesystem: AbstractFileSystem, location: str) -> tuple[list[str], str]:
+    filesystem.invalidate_cache()  # another task of this process may have listed it before a file came
     if any(sign in location for sign in _GLOB) and not filesystem.exists(location):
         root = location[: min(location.index(sign) for sign in _GLOB if sign in location)].rpartition("/")[0]
         return sorted(path for path in filesystem.glob(location) if filesystem.isfile(path)), root
@@ -259,6 +261,8 @@ def _check_stamp(filesystem: AbstractFileSystem, file: InputFile) -> None:
 
 
 def _stamp(filesystem: AbstractFileSystem, path: str) -> tuple[int, str]:
+    # Listings are kept by each kind of store in its own way; only to forget them all is the same everywhere.
+    filesystem.invalidate_cache()
     info = filesystem.info(path)
     for name in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated"):
         if info.get(name) is not None:
