@@ -46,6 +46,7 @@ VECTORS = ("tests/tasks/test_vectors.py",)
 UNFIT = ("tests/inference/test_unfit.py",)
 FLAT = ("tests/inference/test_flat.py",)
 GROUPS = ("tests/inference/test_groups.py",)
+STOPPING = ("tests/inference/test_stopping.py",)
 SOURCES = ("tests/inference/test_sources.py",)
 
 
@@ -167,6 +168,11 @@ MUTANTS = (
     Mutant("files that the record names go", OBJECTS, "set(shown) - set(files) - await self._named()", "set(shown) - set(files)", PUBLISHING),
     Mutant("a dead try's rows stay in the quarantine", VAULT, "(key for key in found if key not in named)", "()", QUARANTINE),
     Mutant("keys of rows in quarantine stay among those of the part", WRITER, "window.keys[kept].tobytes()", "window.keys.tobytes()", QUARANTINE),
+    Mutant("a stop waits for a slow source", f"{PACKAGE}/engine/feeder.py", "self._reader.shutdown(wait=False)", "self._reader.shutdown(wait=True)", STOPPING),
+    Mutant("a finished part is opened in the loop", RECALL, "await asyncio.to_thread(PartReader, await vault.storage.open(seal.key), seal.columns)", "PartReader(await vault.storage.open(seal.key), seal.columns)", STOPPING),
+    Mutant("a finished part is read in the loop", RECALL, "await asyncio.to_thread(reader.group, group)", "reader.group(group)", STOPPING),
+    Mutant("a survey hears no stop", SURVEY, "    if stopped():", "    if False:", STOPPING),
+    Mutant("a survey that hangs is waited for", ENGINE_ROOM, "await _unless_stopped(looking, stop)", "await looking", STOPPING),
     Mutant("a source that changes is not noticed", ENGINE_ROOM, "        await asyncio.to_thread(self._source.check_unchanged)\n", "", PLACES),
     # Money.
     Mutant("a guard does not stop a run", SENDER, "        if refusal is not None:", "        if False:", LEASES),

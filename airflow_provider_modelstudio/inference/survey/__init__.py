@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from airflow_provider_modelstudio.inference.errors import RowsRefusedError
+from airflow_provider_modelstudio.inference.errors import InterruptedRunError, RowsRefusedError
 from airflow_provider_modelstudio.inference.tasks import Question, Refused
 
 from .buckets import MOST_BUCKETS, Buckets
 from .recall import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from airflow_provider_modelstudio.inference.dataset import Source
@@ -117,6 +117,7 @@ def survey(
     previous: range,
     journal: range,
     built: int,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Survey:
     """Read the keys of ``parts`` and match them with each other and with the keys on record.
 
@@ -127,6 +128,7 @@ def survey(
     :param previous: numbers of the keys on record that belong to the version before this one.
     :param journal: numbers of the keys on record that are in the journal of this run; those of other runs come later.
     :param built: keys at the head of ``sealed_keys`` whose rows took answers of other runs, or asked.
+    :param stopped: whether the run was asked to stop; then :class:`~..errors.InterruptedRunError` is raised.
     """
     columns = {column.split(".", 1)[0] for column in task.input_columns} | set(task.input_columns)
     offsets, at = {}, 0
@@ -146,6 +148,7 @@ def survey(
             stack.enter_context((folder / name).open("wb")) for name in ("keys", "tokens", "groups")
         )
         for first_row, batch in source.windows(_ranges(parts), sorted(columns)):
+            _check_going(stopped)
             questions = task.questions(batch)
             _check_fatal(questions, first_row)
             keys = b"".join([q.key if isinstance(q, Question) else _NO_KEY for q in questions])
@@ -164,6 +167,7 @@ def survey(
     groups = np.memmap(folder / "groups", np.int32, "r") if at else np.zeros(0, np.int32)
     groups_asked = np.zeros(numbering.count + 1, bool)  # the last place is that of rows in no group
     for bucket in range(number):
+        _check_going(stopped)
         before, here, finished = known.take(bucket), own.take(bucket), sealed.take(bucket)
         rows = here["at"] + numbers[np.searchsorted(starts, here["at"], side="right") - 1] if at else here["at"]
         free = before if share else before[_free(before, finished[finished["at"] < built], journal)]
@@ -213,6 +217,13 @@ class _Numbering:
                 self.count += question.group != self._last
                 self._last, numbers[at] = question.group, self.count - 1
         return numbers
+
+
+def _check_going(stopped: Callable[[], bool]) -> None:
+    if stopped():
+        raise InterruptedRunError(
+            "asked to stop while the source was looked through; this try asked nothing, and the next one begins there"
+        )
 
 
 def _check_fatal(questions: Sequence[Question | Refused], first_row: int) -> None:

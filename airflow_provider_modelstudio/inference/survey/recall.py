@@ -224,7 +224,7 @@ class Known:
         """Form of the answers in finished parts, where it has the length of a vector: new ones must have the same."""
         for seal in seals:
             if seal.rows > seal.counts.failed:
-                schema = PartReader(await self._vault.storage.open(seal.key), seal.columns).schema
+                schema = (await _open_part(self._vault, seal)).schema
                 return schema if any(pa.types.is_fixed_size_list(kind) for kind in schema.types) else None
         return None
 
@@ -276,7 +276,7 @@ class Known:
         if owner not in self._readers:
             vault, seal = self.sources[owner].vault, self.sources[owner].seal
             assert seal is not None  # noqa: S101  # segments have no reader
-            self._readers[owner] = PartReader(await vault.storage.open(seal.key), seal.columns)
+            self._readers[owner] = await _open_part(vault, seal)
             if len(self._readers) > 8:  # noqa: PLR2004  # open files, not memory, are what is bounded here
                 self._readers.popitem(last=False)
         self._readers.move_to_end(owner)
@@ -288,7 +288,8 @@ class Known:
             return self._cache[owner, group]
         segment, vault = self.sources[owner].segment, self.sources[owner].vault
         if segment is None:
-            batch = (await self._reader(owner)).group(group)
+            reader = await self._reader(owner)
+            batch = await asyncio.to_thread(reader.group, group)  # the store may take its time
         else:
             decoded = decode_segment(await vault.storage.read(segment))
             if decoded is None:
@@ -303,6 +304,10 @@ class Known:
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return batch
+
+
+async def _open_part(vault: Vault, seal: Seal) -> PartReader:
+    return await asyncio.to_thread(PartReader, await vault.storage.open(seal.key), seal.columns)
 
 
 async def _copy_keys(vault: Vault, seal: Seal, *files: IO[bytes]) -> bool:
