@@ -79,6 +79,7 @@ def answering_late(slow, stop):
                 await asyncio.sleep(0.005)
             stop.request()
             await asyncio.sleep(0.05)
+            assert not slow.released.is_set(), "the loop waited"
 
         return wait()
 
