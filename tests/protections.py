@@ -151,6 +151,8 @@ MUTANTS = (
     Mutant("an answer of an earlier run goes to two rows", SURVEY, '~np.isin(-2 - known["at"], taken)', 'known["at"] >= 0', ENGINE),
     Mutant("equal rows are asked each", SURVEY, "_match_shared if share else", "_match_shared if False else", ENGINE),
     Mutant("a part of a changed file is taken over", f"{PACKAGE}/plan.py", "pieces.append((file.path, file.size, file.stamp, ", "pieces.append((file.path, file.size, ", ADOPTION),
+    Mutant("a missing part is counted on", RECALL, "if seal.key not in there:", "if False:", ADOPTION),
+    Mutant("missing keys of a part end the run", RECALL, "        except ObjectMissingError:\n            self.missing", "        except ZeroDivisionError:\n            self.missing", ADOPTION),
     Mutant("a part with failed rows is taken over", VAULT, "if seal.digest and not seal.counts.failed", "if seal.digest", ADOPTION),
     # The disk and the stores.
     Mutant("an object is not synced", LOCAL, "                self._disk.sync(descriptor)\n            finally:\n                self._disk.close(descriptor)\n        return temporary", "                pass\n            finally:\n                self._disk.close(descriptor)\n        return temporary", CUTS),

@@ -207,6 +207,8 @@ class _Run:
         self._foreign = known.foreign
         for location in known.damaged:
             log.warning("%s is damaged; its rows are asked again", location)
+        for location in known.missing:
+            log.warning("%s is missing; its rows are asked again", location)
         shelf = Shelf(found.shared, self._folder)
         await vault.meter.open(lease.epoch)
         windows = OpenWindows(
