@@ -46,6 +46,7 @@ VECTORS = ("tests/tasks/test_vectors.py",)
 UNFIT = ("tests/inference/test_unfit.py",)
 FLAT = ("tests/inference/test_flat.py",)
 GROUPS = ("tests/inference/test_groups.py",)
+JOURNALS = ("tests/inference/test_journal.py",)
 STOPPING = ("tests/inference/test_stopping.py",)
 SOURCES = ("tests/inference/test_sources.py",)
 
@@ -137,6 +138,17 @@ MUTANTS = (
     Mutant("the books of a dataset are not checked", VAULT, "if manifest.counts.rows != self.plan.rows or ", "if ", VAULTS),
     Mutant("the books of a part are not checked", VAULT, "if not counts.rows == part.rows == written or", "if False and", VAULTS),
     Mutant("what lost a race stays", VAULT, "await self.storage.delete(*strays)", "pass", VAULTS),
+    Mutant(
+        "with several writers an append is acknowledged before its own segment is durable",
+        JOURNAL,
+        "                try:\n                    await self._write_segment(",
+        "                for _, done in batch if len(self._flushing) > 1 else []:\n"
+        "                    done.set_result(None)\n"
+        "                try:\n                    await self._write_segment(",
+        JOURNALS,
+    ),
+    Mutant("an append outlives its writers", JOURNAL, "self._flushing = {task for task in self._flushing if task is not me}", "asyncio.get_running_loop().call_soon(self._flushing.discard, me)", JOURNALS),
+    Mutant("a segment goes while a part waits for it", JOURNAL, "if not parts]", "if True]", JOURNALS),
     Mutant("a damaged segment is believed", JOURNAL, "zlib.crc32(body) != checksum", "False", ENGINE),
     Mutant("the journal is not read", RECALL, "for key in await self._vault.journal.segments():", "for key in []:", ENGINE),
     Mutant("a reason leaves the journal with its part", JOURNAL, "if not any(error is not None", "if not any(False", ENGINE),
