@@ -46,6 +46,7 @@ VECTORS = ("tests/tasks/test_vectors.py",)
 UNFIT = ("tests/inference/test_unfit.py",)
 FLAT = ("tests/inference/test_flat.py",)
 GROUPS = ("tests/inference/test_groups.py",)
+SIZES = ("tests/test_size.py",)
 JOURNALS = ("tests/inference/test_journal.py",)
 STOPPING = ("tests/inference/test_stopping.py",)
 SOURCES = ("tests/inference/test_sources.py",)
@@ -249,6 +250,10 @@ MUTANTS = (
         ("tests/operators/test_vector_type.py", "tests/tasks/test_vector_types.py"),
     ),
     # The service.
+    Mutant("a size that is refused teaches nothing", SENDER, "        self._packer.most_size = self._size.most\n", "", ENGINE),
+    Mutant("requests that wait are not cut to what was learned", SENDER, "for piece in waiting.fitting(most))", "for piece in [waiting])", ENGINE),
+    Mutant("one large row makes all requests small", f"{PACKAGE}/decide/size.py", "return self.left == 0", "return True", ENGINE),
+    Mutant("a limit is not looked for", f"{PACKAGE}/decide/size.py", "self.accepted + gap // 2 if", "self.refused - 1 if", SIZES),
     Mutant("a redirect is followed", NODE, "allow_redirects=False", "allow_redirects=True", ANSWERS),
     Mutant("somebody else is taken for Elasticsearch", TRANSPORT, "        if not names_elasticsearch(answer.headers):", "        if False:", ANSWERS),
     Mutant("a row is quoted in its reason", SENDER, "scrub(decision.reason, [str(q.value) for q in batch.questions])", "decision.reason", CANARIES),
