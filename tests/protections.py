@@ -186,7 +186,7 @@ MUTANTS = (
     Mutant("a stop waits for a slow source", f"{PACKAGE}/engine/feeder.py", "self._reader.shutdown(wait=False)", "self._reader.shutdown(wait=True)", STOPPING),
     Mutant("a finished part is opened in the loop", RECALL, "await asyncio.to_thread(PartReader, await vault.storage.open(seal.key), seal.columns)", "PartReader(await vault.storage.open(seal.key), seal.columns)", STOPPING),
     Mutant("a finished part is read in the loop", RECALL, "await asyncio.to_thread(reader.group, group)", "reader.group(group)", STOPPING),
-    Mutant("a survey hears no stop", SURVEY, "    if stopped():", "    if False:", STOPPING),
+    Mutant("a survey hears no stop", SURVEY, "        if stopped():", "        if False:", STOPPING),
     Mutant("a survey that hangs is waited for", ENGINE_ROOM, "await _unless_stopped(looking, stop)", "await looking", STOPPING),
     Mutant("a source that changes is not noticed", ENGINE_ROOM, "        await asyncio.to_thread(self._source.check_unchanged)\n", "", PLACES),
     # Money.

@@ -75,8 +75,7 @@ def answering_late(slow, stop):
 
     def script(number, texts):
         async def wait():
-            while not slow.begun.is_set():
-                await asyncio.sleep(0.005)
+            await asyncio.to_thread(slow.begun.wait, LONG)
             stop.request()
             await asyncio.sleep(0.05)
             assert not slow.released.is_set(), "the loop waited"

@@ -97,7 +97,9 @@ class Source:
             present = [name for name in names if name in parquet.schema_arrow.names]
             for index, start in zip(groups, starts, strict=True):
                 at = start
-                with _reading(file.path, f", row group {index}: cannot be read ({{}}); the file is damaged or not Parquet"):
+                with _reading(
+                    file.path, f", row group {index}: cannot be read ({{}}); the file is damaged or not Parquet"
+                ):
                     rows = _read_rows(parquet.metadata.row_group(index))
                     for batch in parquet.iter_batches(batch_size=rows, row_groups=[index], columns=present):
                         yield at, batch

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .buckets import MOST_BUCKETS, Buckets
 from .recall import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from airflow_provider_modelstudio.inference.dataset import Source
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
 
 __all__ = ["REFUSED", "RowSurvey", "Survey", "survey"]
+
+Step = TypeVar("Step")
 
 REFUSED = -1
 """Origin of a row that is not asked at all."""
@@ -147,8 +149,7 @@ def survey(
         all_keys, all_tokens, all_groups = (
             stack.enter_context((folder / name).open("wb")) for name in ("keys", "tokens", "groups")
         )
-        for first_row, batch in source.windows(_ranges(parts), sorted(columns)):
-            _check_going(stopped)
+        for first_row, batch in _unless(stopped, source.windows(_ranges(parts), sorted(columns))):
             questions = task.questions(batch)
             _check_fatal(questions, first_row)
             keys = b"".join([q.key if isinstance(q, Question) else _NO_KEY for q in questions])
@@ -166,8 +167,7 @@ def survey(
     asked = token_sum = removed = journalled = journalled_tokens = 0
     groups = np.memmap(folder / "groups", np.int32, "r") if at else np.zeros(0, np.int32)
     groups_asked = np.zeros(numbering.count + 1, bool)  # the last place is that of rows in no group
-    for bucket in range(number):
-        _check_going(stopped)
+    for bucket in _unless(stopped, range(number)):
         before, here, finished = known.take(bucket), own.take(bucket), sealed.take(bucket)
         rows = here["at"] + numbers[np.searchsorted(starts, here["at"], side="right") - 1] if at else here["at"]
         free = before if share else before[_free(before, finished[finished["at"] < built], journal)]
@@ -219,11 +219,13 @@ class _Numbering:
         return numbers
 
 
-def _check_going(stopped: Callable[[], bool]) -> None:
-    if stopped():
-        raise InterruptedRunError(
-            "asked to stop while the source was looked through; this try asked nothing, and the next one begins there"
-        )
+def _unless(stopped: Callable[[], bool], steps: Iterable[Step]) -> Iterator[Step]:
+    for step in steps:
+        if stopped():
+            raise InterruptedRunError(
+                "asked to stop while the source was looked through; this try asked nothing, and the next one begins there"
+            )
+        yield step
 
 
 def _check_fatal(questions: Sequence[Question | Refused], first_row: int) -> None:
