@@ -47,6 +47,10 @@ VECTORS = ("tests/tasks/test_vectors.py",)
 UNFIT = ("tests/inference/test_unfit.py",)
 FLAT = ("tests/inference/test_flat.py",)
 GROUPS = ("tests/inference/test_groups.py",)
+SIZES = ("tests/test_size.py",)
+JOURNALS = ("tests/inference/test_journal.py",)
+STOPPING = ("tests/inference/test_stopping.py",)
+SOURCES = ("tests/inference/test_sources.py",)
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,17 @@ MUTANTS = (
     Mutant("the books of a dataset are not checked", VAULT, "if manifest.counts.rows != self.plan.rows or ", "if ", VAULTS),
     Mutant("the books of a part are not checked", VAULT, "if not counts.rows == part.rows == written or", "if False and", VAULTS),
     Mutant("what lost a race stays", VAULT, "await self.storage.delete(*strays)", "pass", VAULTS),
+    Mutant(
+        "with several writers an append is acknowledged before its own segment is durable",
+        JOURNAL,
+        "                try:\n                    await self._write_segment(",
+        "                for _, done in batch if len(self._flushing) > 1 else []:\n"
+        "                    done.set_result(None)\n"
+        "                try:\n                    await self._write_segment(",
+        JOURNALS,
+    ),
+    Mutant("an append outlives its writers", JOURNAL, "self._flushing = {task for task in self._flushing if task is not me}", "asyncio.get_running_loop().call_soon(self._flushing.discard, me)", JOURNALS),
+    Mutant("a segment goes while a part waits for it", JOURNAL, "if not parts]", "if True]", JOURNALS),
     Mutant("a damaged segment is believed", JOURNAL, "zlib.crc32(body) != checksum", "False", ENGINE),
     Mutant("the journal is not read", RECALL, "for key in await self._vault.journal.segments():", "for key in []:", ENGINE),
     Mutant("a reason leaves the journal with its part", JOURNAL, "if not any(error is not None", "if not any(False", ENGINE),
@@ -152,6 +167,8 @@ MUTANTS = (
     Mutant("an answer of an earlier run goes to two rows", SURVEY, '~np.isin(-2 - known["at"], taken)', 'known["at"] >= 0', ENGINE),
     Mutant("equal rows are asked each", SURVEY, "_match_shared if share else", "_match_shared if False else", ENGINE),
     Mutant("a part of a changed file is taken over", f"{PACKAGE}/plan.py", "pieces.append((file.path, file.size, file.stamp, ", "pieces.append((file.path, file.size, ", ADOPTION),
+    Mutant("a missing part is counted on", RECALL, "if seal.key not in there:", "if False:", ADOPTION),
+    Mutant("missing keys of a part end the run", RECALL, "        except ObjectMissingError:\n            self.missing", "        except ZeroDivisionError:\n            self.missing", ADOPTION),
     Mutant("a part with failed rows is taken over", VAULT, "if seal.digest and not seal.counts.failed", "if seal.digest", ADOPTION),
     # The disk and the stores.
     Mutant("an object is not synced", LOCAL, "                self._disk.sync(descriptor)\n            finally:\n                self._disk.close(descriptor)\n        return temporary", "                pass\n            finally:\n                self._disk.close(descriptor)\n        return temporary", CUTS),
@@ -169,6 +186,11 @@ MUTANTS = (
     Mutant("files that the record names go", OBJECTS, "set(shown) - set(files) - await self._named()", "set(shown) - set(files)", PUBLISHING),
     Mutant("a dead try's rows stay in the quarantine", VAULT, "(key for key in found if key not in named)", "()", QUARANTINE),
     Mutant("keys of rows in quarantine stay among those of the part", WRITER, "window.keys[kept].tobytes()", "window.keys.tobytes()", QUARANTINE),
+    Mutant("a stop waits for a slow source", f"{PACKAGE}/engine/feeder.py", "self._reader.shutdown(wait=False)", "self._reader.shutdown(wait=True)", STOPPING),
+    Mutant("a finished part is opened in the loop", RECALL, "await asyncio.to_thread(PartReader, await vault.storage.open(seal.key), seal.columns)", "PartReader(await vault.storage.open(seal.key), seal.columns)", STOPPING),
+    Mutant("a finished part is read in the loop", RECALL, "await asyncio.to_thread(reader.group, group)", "reader.group(group)", STOPPING),
+    Mutant("a survey hears no stop", SURVEY, "        if stopped():", "        if False:", STOPPING),
+    Mutant("a survey that hangs is waited for", ENGINE_ROOM, "await _unless_stopped(looking, stop)", "await looking", STOPPING),
     Mutant("a source that changes is not noticed", ENGINE_ROOM, "        await asyncio.to_thread(self._source.check_unchanged)\n", "", PLACES),
     # Money.
     Mutant("a guard does not stop a run", SENDER, "        if refusal is not None:", "        if False:", LEASES),
@@ -185,6 +207,10 @@ MUTANTS = (
     Mutant("scores that are no numbers are written", f"{TASKS}/rerank.py", "if not np.isfinite(values).all():", "if False:", ("tests/tasks/test_rerank.py",)),
     Mutant("a short list of weights is zipped", f"{TASKS}/sparse_embedding.py", "if len(rows) != len(questions):", "if False:", ("tests/tasks/test_sparse_embedding.py",)),
     Mutant("damaged pages of a source are read", f"{PACKAGE}/dataset/__init__.py", "page_checksum_verification=True", "page_checksum_verification=False", DAMAGE),
+    Mutant("a stamp comes from a listing", f"{PACKAGE}/dataset/__init__.py", "    filesystem.invalidate_cache()\n    info", "    info", SOURCES),
+    Mutant("a source comes from a listing", f"{PACKAGE}/dataset/__init__.py", "    filesystem.invalidate_cache()  # another task of this process may have listed it before a file came\n", "", SOURCES),
+    Mutant("a file that was replaced is read", f"{PACKAGE}/dataset/__init__.py", "        _check_stamp(self.filesystem, file)  # before anything is paid for its rows\n", "", SOURCES),
+    Mutant("a store in trouble is taken for damage", f"{PACKAGE}/dataset/trouble.py", "and _raised_by_pyarrow(error)", "", SOURCES),
     Mutant("damaged pages of a part are read", f"{PACKAGE}/dataset/parts.py", "page_checksum_verification=True", "page_checksum_verification=False", ("tests/security/test_state.py",)),
     Mutant("pages are written without checksums", f"{PACKAGE}/dataset/parts.py", "write_page_checksum=True", "write_page_checksum=False", DAMAGE),
     Mutant(
@@ -230,6 +256,10 @@ MUTANTS = (
         ("tests/operators/test_vector_type.py", "tests/tasks/test_vector_types.py"),
     ),
     # The service.
+    Mutant("a size that is refused teaches nothing", SENDER, "        self._packer.most_size = self._size.most\n", "", ENGINE),
+    Mutant("requests that wait are not cut to what was learned", SENDER, "for piece in waiting.fitting(most))", "for piece in [waiting])", ENGINE),
+    Mutant("one large row makes all requests small", f"{PACKAGE}/decide/size.py", "return self.left == 0", "return True", ENGINE),
+    Mutant("a limit is not looked for", f"{PACKAGE}/decide/size.py", "self.accepted + gap // 2 if", "self.refused - 1 if", SIZES),
     Mutant("a redirect is followed", NODE, "allow_redirects=False", "allow_redirects=True", ANSWERS),
     Mutant("somebody else is taken for Elasticsearch", TRANSPORT, "        if not names_elasticsearch(answer.headers):", "        if False:", ANSWERS),
     Mutant("a row is quoted by a refusal", REFUSAL, "return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason", "return reason", CANARIES),

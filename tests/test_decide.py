@@ -331,8 +331,8 @@ TABLE = [
         Mark("refused (400 status_exception): completion only accepts 1 input"),
     ),
     # too many bytes
-    ("body too large", http(413), 10, 0, Split()),
-    ("body too large", stranger(413), 3, 0, Split()),
+    ("body too large", http(413), 10, 0, Split(too_large=True)),
+    ("body too large", stranger(413), 3, 0, Split(too_large=True)),
     ("body too large", model(413, "Exceeded limit on max bytes to request body : 6291456"), 10, 0, Split(size=6291456)),
     ("body too large", http(413), 1, 0, Mark("too large for the service (413)")),
     ("body too large, named", model(400, "Exceeded limit on max bytes to buffer : 262144"), 10, 0, Split(size=262144)),
@@ -475,7 +475,7 @@ def test_every_failure_has_a_decision_that_can_be_carried_out(error, rows, attem
         case Mark(reason):
             assert rows == 1
             assert reason
-        case Split(cap, size):
+        case Split(cap, size, _):
             assert rows > 1
             assert cap is None or 1 <= cap < rows
             assert size is None or size > 0
@@ -501,7 +501,7 @@ def test_asking_again_ends(error, rows):
                 if rule.name in waiting or not counts:
                     return
                 asked.append((size, attempts + 1))
-            case Split(cap, _):
+            case Split(cap, _, _):
                 cap = cap or (size + 1) // 2
                 asked += [(min(cap, size - at), 0) for at in range(0, size, cap)]
             case Stop():

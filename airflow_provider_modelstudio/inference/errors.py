@@ -13,7 +13,7 @@
     │   ├── RowsRefusedError        more rows failed than the task allows
     │   └── BudgetError             a guard (cost, rows, requests) was reached
     └── TransientError          trying the task again goes on from what is durable
-        ├── OutageError             the service did not recover within our patience
+        ├── OutageError             the service, or the store of the source, did not recover within our patience
         ├── InputChangedError       a source file changed while it was read
         ├── StorageError            the store of the destination did not do as told
         ├── SupersededError         another attempt of the same run has taken over
@@ -138,7 +138,7 @@ class TransientError(ModelStudioError):
 
 
 class OutageError(TransientError):
-    """The service did not recover within our patience."""
+    """The service, or the store of the source, did not recover within our patience."""
 
 
 class InputChangedError(TransientError):

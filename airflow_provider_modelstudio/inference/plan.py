@@ -173,6 +173,8 @@ class Packer(Generic[Owner]):
 
     def __init__(self, limits: RequestLimits) -> None:
         self.limits = limits
+        self.most_size: int | None = None
+        """Bytes to keep to for now, within the limits; ``None``: the limits alone. May rise again."""
         self._open: list[tuple[Owner, Question]] = []
         self._tokens = 0
         self._size = 0
@@ -185,6 +187,11 @@ class Packer(Generic[Owner]):
         """Never pack more than ``size`` bytes from now on."""
         self.limits = replace(self.limits, size=max(1, min(size, self.limits.size)))
 
+    @property
+    def size(self) -> int:
+        """Most bytes of a request, as things are."""
+        return self.limits.size if self.most_size is None else min(self.most_size, self.limits.size)
+
     def feed(self, owner: Owner, question: Question) -> list[tuple[Owner, Question]] | None:
         """Add a question; returns the request it closed, if it closed one."""
         limits = self.limits
@@ -192,7 +199,7 @@ class Packer(Generic[Owner]):
         tokens, size = self._tokens + question.tokens, self._size + question.size
         if self._open and (
             len(self._open) >= limits.rows
-            or size > limits.size
+            or size > self.size
             or (limits.tokens is not None and tokens > limits.tokens)
             or question.group != self._open[-1][1].group
         ):

@@ -211,7 +211,7 @@ FAULTS = (
         "one bad row in a request; requests too large",
         (
             REFUSALS + "test_one_bad_row_is_found_by_halving",
-            REFUSALS + "test_requests_that_are_too_large_shrink_for_good",
+            REFUSALS + "test_a_row_that_is_too_large_fails_alone",
             ENGINE + "test_the_limit_that_the_server_names_is_kept",
         ),
     ),

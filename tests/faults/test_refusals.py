@@ -228,8 +228,8 @@ def test_one_bad_row_is_found_by_halving(bench, error, words):
     assert sorted(bench.paid().values()) == [1] * 39
 
 
-def test_requests_that_are_too_large_shrink_for_good(bench):
-    """413 halves the requests for good; a single row that is too large has a reason."""
+def test_a_row_that_is_too_large_fails_alone(bench):
+    """413 halves a request down to the row that is too large, which has a reason."""
     bench.write(TEXTS)
     bench.server.play([Rule(act=Refuse(error="upstream_413"), match=Match(contains="text number 23"))])
     bench.run()

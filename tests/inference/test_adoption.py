@@ -170,6 +170,37 @@ def test_a_part_whose_keys_are_damaged_is_not_taken_over(place):
     assert service.billed == dict.fromkeys([*OLD[:100], "new"], 1)
 
 
+@pytest.mark.parametrize("what", ["parts", "keys"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_part_that_is_missing_costs_its_own_rows(place, caplog, what, number):
+    """Somebody removed one file of the state folder: it is named, its rows are asked again, and all others stay."""
+    add_day(place, "day-1.parquet", OLD)
+    place.run()
+    (gone,) = place.state.rglob(f"*/{what}/*0000{number}-*")
+    gone.unlink()
+    add_day(place, "day-2.parquet", ["new"])
+    service = Scripted()
+    place.run(service)
+    place.check([*OLD, "new"])
+    assert service.billed == dict.fromkeys([*OLD[100 * number : 100 * number + 100], "new"], 1)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        f"{gone} is missing; its rows are asked again"
+    ]
+
+
+def test_a_part_that_is_missing_costs_its_own_rows_where_rows_are_asked_each(place):
+    """The same where equal rows do not share answers, and nothing is taken over as a whole."""
+    task = Hashes(equal_rows_share=False)
+    add_day(place, "day-1.parquet", OLD)
+    place.run(task=task)
+    (gone,) = place.state.rglob("*/parts/*00001-*")
+    gone.unlink()
+    add_day(place, "day-0.parquet", ["new"])
+    service = Scripted()
+    place.run(service, task)
+    assert service.billed == dict.fromkeys(["new", *OLD[100:200]], 1)
+
+
 def test_vectors_of_another_length_are_not_mixed_with_parts_that_stay(place):
     """A model that changed behind the same settings stops the run; what readers see stays of one length."""
     add_day(place, "day-1.parquet", OLD)

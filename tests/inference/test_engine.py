@@ -23,6 +23,7 @@ from airflow_provider_modelstudio.inference.errors import (
     RowsRefusedError,
     SupersededError,
 )
+from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
 from tests.inference.fakes import Hashes, Scripted, http, vector
 from tests.inference.virtual_time import run_in_virtual_time
@@ -677,3 +678,31 @@ def test_a_run_that_is_committed_keeps_what_another_one_paid_for(place):
     place.write(TEXTS[:5])
     place.run(part_rows=1000)
     assert list(place.state.glob("*/journal/*.seg")) == []
+
+
+def too_large(limit):
+    """A service, or a proxy in front of it, that takes so many characters, and does not say how many."""
+    return Scripted(lambda number, texts: http(413) if sum(map(len, texts)) > limit else None)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_size_that_is_refused_without_a_number_is_found_out(place, concurrency):
+    """Later requests are packed below it: a few refusals, not one for each request."""
+    texts = [f"{i:04d} {'x' * 95}" for i in range(2000)]
+    place.write(texts)
+    service = too_large(650)
+    place.run(service, limits=Limits(max_concurrency=concurrency))
+    place.check(texts)
+    assert service.billed == dict.fromkeys(texts, 1)
+    assert sum(size > 6 for size in service.sizes) <= 6 * concurrency
+    assert service.sizes[-100:].count(6) > 90
+
+
+def test_one_row_that_is_too_large_leaves_the_other_requests_as_they_are(place):
+    """It is marked, and requests stay at ten rows."""
+    texts = [f"row {i}" if i % 100 else f"{i} {'x' * 5000}" for i in range(600)]
+    place.write(texts)
+    service = too_large(2000)
+    place.run(service)
+    place.check(texts, failed={text for text in texts if len(text) > 2000})
+    assert service.sizes.count(10) == 60

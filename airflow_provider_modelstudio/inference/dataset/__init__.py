@@ -5,6 +5,7 @@ Reading streams: memory depends on the window, not on the file, the row group or
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,14 +18,15 @@ import pyarrow.parquet as pq
 from airflow_provider_modelstudio.inference.errors import InputChangedError, InputError
 from airflow_provider_modelstudio.inference.plan import InputFile
 
-from .schemas import conform, first_line, read_partition, unify
+from .schemas import conform, read_partition, unify
+from .trouble import refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fsspec import AbstractFileSystem
 
-__all__ = ["UNREADABLE", "WINDOW_ROWS", "Source", "concat", "open_source"]
+__all__ = ["WINDOW_ROWS", "Source", "concat", "open_source"]
 
 WINDOW_ROWS = 1024
 """Rows of a window, and of an output row group: 4 MiB of vectors at 1,024 float32."""
@@ -36,8 +38,7 @@ READ_BYTES = 32 * 1024 * 1024
 """What they may decode to, if each cell is as large as its row group: so it is where a dictionary has one entry."""
 READ_BUFFER = 1024 * 1024
 """Bytes read at a time from each column of a file."""
-UNREADABLE = (pa.ArrowException, OSError, ValueError)
-"""What the Parquet library raises over damaged files; names that are not UTF-8 are a ``ValueError``."""
+_DAMAGED = ": not a readable Parquet file ({})"
 _GLOB = "*?["
 
 
@@ -77,12 +78,7 @@ class Source:
     def check_unchanged(self) -> None:
         """Raise :class:`~..errors.InputChangedError` when a file is not what the plan pinned."""
         for file in self.files:
-            try:
-                size, stamp = _stamp(self.filesystem, file.path)
-            except FileNotFoundError as error:
-                raise InputChangedError(f"{file.path} was removed while the task was reading it") from error
-            if (size, stamp) != (file.size, file.stamp):
-                raise _changed(file)
+            _check_stamp(self.filesystem, file)
 
     def _read(
         self, file: InputFile, first: int, ranges: Sequence[tuple[int, int]], names: Sequence[str]
@@ -94,13 +90,16 @@ class Source:
                 groups.append(index)
                 starts.append(at)
             at += rows
+        _check_stamp(self.filesystem, file)  # before anything is paid for its rows
         with _opened(self.filesystem, file) as parquet:
             if _rows_of_groups(parquet.metadata) != file.row_groups:
                 raise _changed(file)
             present = [name for name in names if name in parquet.schema_arrow.names]
             for index, start in zip(groups, starts, strict=True):
                 at = start
-                try:
+                with _reading(
+                    file.path, f", row group {index}: cannot be read ({{}}); the file is damaged or not Parquet"
+                ):
                     rows = _read_rows(parquet.metadata.row_group(index))
                     for batch in parquet.iter_batches(batch_size=rows, row_groups=[index], columns=present):
                         yield at, batch
@@ -110,11 +109,6 @@ class Source:
                             f"{file.path}, row group {index}: has {at - start} rows instead of "
                             f"{file.row_groups[index]}; the file is damaged"
                         )
-                except UNREADABLE as error:
-                    raise InputError(
-                        f"{file.path}, row group {index}: cannot be read ({first_line(error)}); "
-                        "the file is damaged or not Parquet"
-                    ) from error
 
 
 class _WindowCutter:
@@ -183,7 +177,8 @@ def open_source(filesystem: AbstractFileSystem, location: str, *, exclude: Seque
     :param location: a file, a folder (read recursively, Hive partitions become columns) or a glob.
     :param exclude: folders that belong to us and are never read.
     """
-    paths, root = _list(filesystem, location)
+    with _reading(location, _DAMAGED):
+        paths, root = _list(filesystem, location)
     fenced = tuple(folder.rstrip("/") + "/" for folder in exclude)
     paths = [path for path in paths if not path.startswith(fenced)] if fenced else paths
     if not paths:
@@ -195,12 +190,15 @@ def open_source(filesystem: AbstractFileSystem, location: str, *, exclude: Seque
 
 
 def _list(filesystem: AbstractFileSystem, location: str) -> tuple[list[str], str]:
+    filesystem.invalidate_cache()  # another task of this process may have listed it before a file came
     if any(sign in location for sign in _GLOB) and not filesystem.exists(location):
         root = location[: min(location.index(sign) for sign in _GLOB if sign in location)].rpartition("/")[0]
         return sorted(path for path in filesystem.glob(location) if filesystem.isfile(path)), root
     if filesystem.isfile(location):
         return [location], posixpath.dirname(location)
     if not filesystem.exists(location):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            filesystem.info(location)  # many file systems take trouble of their own for absence; this one tells
         raise InputError(f"{location}: no such file or folder")
     root = location.rstrip("/")
     found = []
@@ -214,15 +212,16 @@ def _list(filesystem: AbstractFileSystem, location: str) -> tuple[list[str], str
 
 def _footer(filesystem: AbstractFileSystem, path: str, root: str) -> tuple[InputFile, pa.Schema]:
     try:
-        size, stamp = _stamp(filesystem, path)
-        with filesystem.open(path, "rb") as handle:
-            parquet = pq.ParquetFile(handle)
-            metadata, schema = parquet.metadata, parquet.schema_arrow
-            groups = _rows_of_groups(metadata)
-            if sum(groups) != metadata.num_rows:
-                raise InputError(f"{path}: not a readable Parquet file (its row groups do not add up)")
-    except UNREADABLE as error:
-        raise InputError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
+        with _reading(path, _DAMAGED):
+            size, stamp = _stamp(filesystem, path)
+            with filesystem.open(path, "rb") as handle:
+                parquet = pq.ParquetFile(handle)
+                metadata, schema = parquet.metadata, parquet.schema_arrow
+                groups = _rows_of_groups(metadata)
+    except InputChangedError as error:  # listed, and not there: a link to nowhere
+        raise InputError(path + _DAMAGED.format("there is no such file")) from error
+    if sum(groups) != metadata.num_rows:
+        raise InputError(path + _DAMAGED.format("its row groups do not add up"))
     doubled = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if doubled is not None:
         raise InputError(f"{path} has more than one column {doubled!r}; rename all but one")
@@ -236,17 +235,36 @@ def _footer(filesystem: AbstractFileSystem, path: str, root: str) -> tuple[Input
 @contextmanager
 def _opened(filesystem: AbstractFileSystem, file: InputFile) -> Iterator[pq.ParquetFile]:
     with ExitStack() as stack:
-        try:
+        with _reading(file.path, _DAMAGED):
             handle = stack.enter_context(filesystem.open(file.path, "rb"))
             parquet = pq.ParquetFile(handle, buffer_size=READ_BUFFER, pre_buffer=False, page_checksum_verification=True)
-        except FileNotFoundError as error:
-            raise InputChangedError(f"{file.path} was removed while the task was reading it") from error
-        except UNREADABLE as error:
-            raise InputError(f"{file.path}: not a readable Parquet file ({first_line(error)})") from error
         yield parquet
 
 
+@contextmanager
+def _reading(path: str, damaged: str) -> Iterator[None]:
+    """Say of whatever goes wrong within whose fault it is; see :func:`~.trouble.refused`."""
+    try:
+        yield
+    except MemoryError:
+        raise  # of this machine: neither the file's nor its store's
+    except Exception as error:  # each client of a store has its own family of errors
+        told = refused(path, error, damaged)
+        if told is error:
+            raise
+        raise told from error
+
+
+def _check_stamp(filesystem: AbstractFileSystem, file: InputFile) -> None:
+    with _reading(file.path, _DAMAGED):
+        size, stamp = _stamp(filesystem, file.path)
+    if (size, stamp) != (file.size, file.stamp):
+        raise _changed(file)
+
+
 def _stamp(filesystem: AbstractFileSystem, path: str) -> tuple[int, str]:
+    # Listings are kept by each kind of store in its own way; only to forget them all is the same everywhere.
+    filesystem.invalidate_cache()
     info = filesystem.info(path)
     for name in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated"):
         if info.get(name) is not None:

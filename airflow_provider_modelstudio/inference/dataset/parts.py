@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 
 from airflow_provider_modelstudio.inference.errors import StorageError
 
-from . import UNREADABLE, WINDOW_BYTES, WINDOW_ROWS
+from . import WINDOW_BYTES, WINDOW_ROWS
 from .schemas import first_line
+from .trouble import is_damage, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +35,8 @@ class PartWriter:
         self.path = path
         self.rows = 0
         self._held: list[pa.RecordBatch] = []
+        self._alone = threading.Lock()
+        """A run that is stopped drops a file that another thread may be finishing."""
         self._sink = _HashingFile(path)
         leaves = _leaves(schema)
         lists = {name for name in answers if pa.types.is_nested(schema.field(name).type)}
@@ -67,20 +71,21 @@ class PartWriter:
 
     def close(self) -> tuple[str, int]:
         """Finish the file; returns the sha256 of its content and its size in bytes."""
-        if self._held:
-            self._write_group()
-        with self._refusal_told():
+        with self._alone, self._refusal_told():
+            if self._held:
+                self._write_group()
             self._writer.close()
             self._sink.close()
         return self._sink.sha256.hexdigest(), self._sink.size
 
     def discard(self) -> None:
         """Drop the file."""
-        with contextlib.suppress(OSError):  # what the disk refused was told by whoever wrote
-            self._writer.close()
-        with contextlib.suppress(OSError):
-            self._sink.close()
-        self.path.unlink(missing_ok=True)
+        with self._alone:
+            with contextlib.suppress(OSError):  # what the disk refused was told by whoever wrote
+                self._writer.close()
+            with contextlib.suppress(OSError):
+                self._sink.close()
+            self.path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _refusal_told(self) -> Iterator[None]:
@@ -155,7 +160,14 @@ def _leaves(schema: pa.Schema) -> list[tuple[str, str, pa.DataType]]:
 def _damage_told() -> Iterator[None]:
     try:
         yield
-    except UNREADABLE as error:
+    except MemoryError:
+        raise  # of this machine
+    except Exception as error:
+        if not is_damage(error):  # each client of a store has its own family of errors
+            raise StorageError(
+                f"a file of the dataset, kept in the state folder, cannot be read now ({name_of(error)}); "
+                "what was answered is kept, and the next try goes on from there"
+            ) from error
         raise StorageError(
             f"a file of the dataset, kept in the state folder, is damaged ({first_line(error)}); "
             "run with if_exists='overwrite' to ask everything anew"

@@ -34,6 +34,8 @@ class Split:
     """Most rows of any request from now on; ``None``: halve this one only."""
     size: int | None = None
     """Most bytes of any request body from now on, where the server named a limit."""
+    too_large: bool = False
+    """The size was refused, or one row of it, and no limit was named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_modelstudio.inference.budget import Budget, Estimate, Spent
 from airflow_provider_modelstudio.inference.errors import BudgetError, InterruptedRunError, SupersededError
@@ -28,7 +30,7 @@ from airflow_provider_modelstudio.inference.vault.errands import Errands
 from .apart import run_apart
 from .feeder import Feeder
 from .options import Options, Progress, StopSignal
-from .sender import Sender
+from .sender import DRAIN_SECONDS, Sender
 from .windows import OpenWindows
 from .writer import Writer
 
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.vault.records import Manifest, Seal
 
 __all__ = ["Budget", "Estimate", "Options", "Progress", "StopSignal", "estimate", "run", "run_apart", "served"]
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +75,8 @@ async def run(
     await vault.publication.check(manifest.files(vault.storage.destination) if manifest else ())
     sender, warnings = None, {}
     if manifest is None or not await vault.publication.shows(manifest):
-        with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
+        # After a stop a thread may still be reading for this folder.
+        with tempfile.TemporaryDirectory(prefix="modelstudio-", ignore_cleanup_errors=True) as folder:
             work = _Run(plan, source, task, vault, options, report, Path(folder), began)
             manifest = await work.complete(inference_id, transport, stop)
             sender, warnings = work.sender, work.warnings
@@ -98,7 +103,7 @@ async def estimate(plan: Plan, source: Source, task: InferenceTask, *, vault: Va
     asked = requests = tokens = 0
     if await vault.committed() is None:
         with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
-            look = await _look(plan, source, task, vault, options, Path(folder))
+            look = await _look(plan, source, task, vault, options, Path(folder), StopSignal())
             asked, requests, tokens = look.found.asked, look.requests(task.limits.rows), look.found.tokens
     return Estimate(
         rows=plan.rows,
@@ -124,25 +129,30 @@ class _Look(NamedTuple):
         return max(-(-self.found.asked // rows), self.found.groups)
 
 
-async def _look(plan: Plan, source: Source, task: InferenceTask, vault: Vault, options: Options, folder: Path) -> _Look:
+async def _look(
+    plan: Plan, source: Source, task: InferenceTask, vault: Vault, options: Options, folder: Path, stop: StopSignal
+) -> _Look:
     """Read what is on record, and find for each row that is left where its answer comes from."""
     also = () if options.reuse_from is None else (options.reuse_from,)
     known = Known(vault, folder / "known", folder / "sealed", also=also, wider=options.wider)
     share = task.equal_rows_share
     seals = await known.read(share=share, reuse=options.reuse)
     left = [part for part in plan.parts if part.index not in seals]
-    found = await asyncio.to_thread(
-        survey,
-        source,
-        task,
-        left,
-        known.keys_path,
-        known.sealed_path,
-        folder,
-        share=share,
-        previous=known.previous,
-        journal=known.journal,
-        built=known.built,
+    found = await _in_thread(
+        partial(
+            survey,
+            source,
+            task,
+            left,
+            known.keys_path,
+            known.sealed_path,
+            folder,
+            share=share,
+            previous=known.previous,
+            journal=known.journal,
+            built=known.built,
+            stopped=lambda: stop.requested,
+        )
     )
     return _Look(known, seals, left, found)
 
@@ -197,7 +207,7 @@ class _Run:
             keeping.append(asyncio.create_task(lease.keep()))
             manifest = await self._vault.committed()  # another attempt may have finished while we waited
             if manifest is None:
-                if self._options.reuse and (adopted := await self._vault.adopt_unchanged()):
+                if self._options.reuse and (adopted := await _unless_stopped(self._vault.adopt_unchanged(), stop)):
                     log.info("%s of %s parts are as they were and stay", adopted, len(self._plan.parts))
                 manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
             lease.check()  # who has been replaced shows nothing
@@ -217,12 +227,15 @@ class _Run:
         self, inference_id: str, transport: Transport, lease: Lease, stop: StopSignal
     ) -> Manifest:
         task, vault, options = self._task, self._vault, self._options
-        look = await _look(self._plan, self._source, task, vault, options, self._folder)
+        looking = _look(self._plan, self._source, task, vault, options, self._folder, stop)
+        look = await _unless_stopped(looking, stop)
         known, seals, left, found = look
         self._foreign = known.foreign
-        self._damaged = len(known.damaged)
+        self._damaged = len(known.damaged) + len(known.missing)
         for location in known.damaged:
             log.warning("%s is damaged; its rows are asked again", location)
+        for location in known.missing:
+            log.warning("%s is missing; its rows are asked again", location)
         shelf = Shelf(found.shared, self._folder)
         await vault.meter.open(lease.epoch)
         windows = OpenWindows(
@@ -318,17 +331,31 @@ class _Run:
         )
 
 
-async def _unless_stopped(waiting: Coroutine[Any, Any, None], stop: StopSignal) -> None:
+async def _unless_stopped(waiting: Coroutine[Any, Any, Result], stop: StopSignal) -> Result:
     """Wait for something, and raise when the run is asked to stop meanwhile."""
-    both = asyncio.create_task(waiting), asyncio.create_task(_interrupted(stop))
+    job, stopped = asyncio.create_task(waiting), asyncio.create_task(_interrupted(stop))
     try:
-        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        for job in done:
-            job.result()
+        done, _ = await asyncio.wait({job, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if job not in done:
+            stopped.result()
+        return job.result()
     finally:
-        for job in both:
-            job.cancel()
-        await asyncio.gather(*both, return_exceptions=True)
+        for one in (job, stopped):
+            one.cancel()
+        await asyncio.gather(job, stopped, return_exceptions=True)
+
+
+async def _in_thread(work: Callable[[], Result]) -> Result:
+    """What ``work`` returns, in a thread of its own: the end of a run that is stopped does not wait for it for long."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="survey")
+    working = asyncio.get_running_loop().run_in_executor(thread, work)
+    thread.shutdown(wait=False)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working}, timeout=DRAIN_SECONDS)  # it hears of a stop with the next window
+        working.cancel()
+        raise
 
 
 async def _interrupted(stop: StopSignal) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,6 +41,12 @@ class _Read(NamedTuple):
     origins: np.ndarray
 
 
+def _close(reading: Generator[_Read]) -> None:
+    """In the thread that reads, so that nothing is being read; the files are given back."""
+    with contextlib.suppress(Exception):  # nobody needs what was read, and nobody waits for this
+        reading.close()
+
+
 class Feeder:
     """One pass over the rows that are left."""
 
@@ -68,8 +75,9 @@ class Feeder:
             self._windows.close()
         finally:
             upcoming.cancel()
-            self._reader.shutdown(wait=True, cancel_futures=True)  # at most the one window that is being read
-            reading.close()
+            # A slow read may still hold its thread: neither the loop, which has answers to keep, nor the run waits for it.
+            loop.run_in_executor(self._reader, _close, reading)
+            self._reader.shutdown(wait=False)
 
     def _read(self, left: Sequence[Part]) -> Generator[_Read]:
         """In the reader's thread."""

@@ -98,6 +98,11 @@ class StopSignal:
             with contextlib.suppress(RuntimeError):  # the loop has ended: there is nothing left to stop
                 self._loop.call_soon_threadsafe(self._heard.set)
 
+    @property
+    def requested(self) -> bool:
+        """Whether the run was asked to stop; for threads, which cannot wait for it."""
+        return self._asked.is_set()
+
     async def wait(self) -> None:
         """Return when the run was asked to stop."""
         self._loop, self._heard = asyncio.get_running_loop(), asyncio.Event()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_modelstudio.inference.budget import Spent
 from airflow_provider_modelstudio.inference.decide import Mark, Split, Stop, Wait, decide, scrub
+from airflow_provider_modelstudio.inference.decide.size import Cut, Size
 from airflow_provider_modelstudio.inference.errors import (
     AnswerError,
     BudgetError,
@@ -80,6 +81,7 @@ class Sender:
         self._windows = windows
         self._options = options
         self._packer: Packer[Asked] = Packer(task.limits)
+        self._size = Size()
         self._ready: deque[Batch] = deque()
         self._later: list[tuple[float, int, Batch]] = []
         self._group_rows = 0
@@ -252,6 +254,7 @@ class Sender:
                     self._control = None
                     return
                 self._answered = (batch.asked[0], batch.questions[0])
+                self._took(batch)
                 decoded = replace(decoded, columns=self._windows.pin(decoded.columns))
                 if decoded.unfit and batch.unfit is None:
                     await self._ask_once_more(batch, decoded)
@@ -327,6 +330,7 @@ class Sender:
         """Ask again in smaller requests, and keep to a limit that the server named."""
         if decision.size is not None:
             self._packer.cap_size(decision.size)
+        cut = Cut(batch.size, 2) if decision.too_large else None
         rows = -(-len(batch.questions) // 2)
         if decision.rows is not None:
             if decision.rows < self._packer.limits.rows:
@@ -335,7 +339,19 @@ class Sender:
             self._ready = deque(piece for waiting in self._ready for piece in waiting.pieces(decision.rows))
             rows = min(decision.rows, len(batch.questions) - 1)
         for piece in batch.pieces(rows):
+            piece.cut = cut
             self._again(0.0, piece)
+
+    def _took(self, batch: Batch) -> None:
+        """Learn from an answer how large a request may be, where the service names no limit."""
+        self._size, cut = self._size.took(batch.size), batch.cut
+        batch.cut = None
+        if cut is not None and cut.answered(batch.size):
+            self._size = self._size.gave_up(cut)
+            if not self._task.limits.whole and self._size.most is not None:
+                most = self._size.most
+                self._ready = deque(piece for waiting in self._ready for piece in waiting.fitting(most))
+        self._packer.most_size = self._size.most
 
     def _again(self, due: float, batch: Batch) -> None:
         heapq.heappush(self._later, (due, self._order, batch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from airflow_provider_modelstudio.inference.vault.records import Counts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_modelstudio.inference.decide.size import Cut
     from airflow_provider_modelstudio.inference.plan import Part
     from airflow_provider_modelstudio.inference.tasks import Decoded, Question
 
@@ -123,12 +125,15 @@ class Asked(NamedTuple):
 class Batch:
     """Questions that go into one request, and how often they went."""
 
-    __slots__ = ("alone", "asked", "attempts", "failed_at", "questions", "tokens", "unfit")
+    __slots__ = ("alone", "asked", "attempts", "cut", "failed_at", "questions", "size", "tokens", "unfit")
 
     def __init__(self, items: list[tuple[Asked, Question]], alone: int = 0, unfit: Decoded | None = None) -> None:
         self.asked = [asked for asked, _ in items]
         self.questions = [question for _, question in items]
         self.tokens = sum(question.tokens for question in self.questions)
+        self.size = sum(question.size for question in self.questions)
+        self.cut: Cut | None = None
+        """What this is a piece of, if that was refused as too large."""
         self.attempts = 0
         """Failed attempts that count, so far."""
         self.alone = alone
@@ -152,3 +157,16 @@ class Batch:
         """The same questions in requests of at most ``rows``."""
         items = list(zip(self.asked, self.questions, strict=True))
         return [Batch(items[at : at + rows], self.alone) for at in range(0, len(items), rows)]
+
+    def fitting(self, size: int) -> list[Batch]:
+        """The same questions in requests of at most ``size`` bytes, or of one question."""
+        if self.size <= size or len(self.questions) == 1:
+            return [self]
+        starts, held = [0], 0
+        for at, question in enumerate(self.questions):
+            if at > starts[-1] and held + question.size > size:
+                starts.append(at)
+                held = 0
+            held += question.size
+        items = list(zip(self.asked, self.questions, strict=True))
+        return [Batch(items[at:end], self.alone) for at, end in pairwise([*starts, len(items)])]

@@ -86,11 +86,16 @@ class Writer:
             if sealing is not None and not sealing.done():
                 sealing.cancel()
                 await asyncio.gather(sealing, return_exceptions=True)
-            self._thread.shutdown(wait=True, cancel_futures=True)
-            for writer in self._unsealed:
-                writer.discard()
-            for keys in self._keys:
-                keys.unlink(missing_ok=True)
+            # In the writer's thread, so that nothing is being written; the loop has answers to keep meanwhile.
+            discarding = asyncio.get_running_loop().run_in_executor(self._thread, self._discard)
+            self._thread.shutdown(wait=False)
+            await asyncio.shield(discarding)
+
+    def _discard(self) -> None:
+        for writer in self._unsealed:
+            writer.discard()
+        for keys in self._keys:
+            keys.unlink(missing_ok=True)
 
     async def _write(self, part: Part) -> tuple[PartWriter, PartWriter | None, Path, Counts]:
         counts, at = Counts(), part.first_row

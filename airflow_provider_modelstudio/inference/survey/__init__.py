@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from airflow_provider_modelstudio.inference.errors import RowsRefusedError
+from airflow_provider_modelstudio.inference.errors import InterruptedRunError, RowsRefusedError
 from airflow_provider_modelstudio.inference.tasks import Question, Refused
 
 from .buckets import MOST_BUCKETS, Buckets
 from .recall import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from airflow_provider_modelstudio.inference.dataset import Source
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
 
 __all__ = ["REFUSED", "RowSurvey", "Survey", "survey"]
+
+Step = TypeVar("Step")
 
 REFUSED = -1
 """Origin of a row that is not asked at all."""
@@ -113,6 +115,7 @@ def survey(
     previous: range,
     journal: range,
     built: int,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Survey:
     """Read the keys of ``parts`` and match them with each other and with the keys on record.
 
@@ -123,6 +126,7 @@ def survey(
     :param previous: numbers of the keys on record that belong to the version before this one.
     :param journal: numbers of the keys on record that are in the journal of this run; those of other runs come later.
     :param built: keys at the head of ``sealed_keys`` whose rows took answers of other runs, or asked.
+    :param stopped: whether the run was asked to stop; then :class:`~..errors.InterruptedRunError` is raised.
     """
     columns = {column.split(".", 1)[0] for column in task.input_columns} | set(task.input_columns)
     offsets, at = {}, 0
@@ -139,7 +143,7 @@ def survey(
     numbering = _Numbering()
     with own, ExitStack() as stack:
         all_keys, all_groups = (stack.enter_context((folder / name).open("wb")) for name in ("keys", "groups"))
-        for first_row, batch in source.windows(_ranges(parts), sorted(columns)):
+        for first_row, batch in _unless(stopped, source.windows(_ranges(parts), sorted(columns))):
             questions = task.questions(batch)
             _check_fatal(questions, first_row)
             keys = b"".join([q.key if isinstance(q, Question) else _NO_KEY for q in questions])
@@ -156,7 +160,7 @@ def survey(
     asked = token_sum = removed = journalled = 0
     groups = np.memmap(folder / "groups", np.int32, "r") if at else np.zeros(0, np.int32)
     groups_asked = np.zeros(numbering.count + 1, bool)  # the last place is that of rows in no group
-    for bucket in range(number):
+    for bucket in _unless(stopped, range(number)):
         before, here, finished = known.take(bucket), own.take(bucket), sealed.take(bucket)
         rows = here["at"] + numbers[np.searchsorted(starts, here["at"], side="right") - 1] if at else here["at"]
         free = before if share else before[_free(before, finished[finished["at"] < built], journal)]
@@ -204,6 +208,15 @@ class _Numbering:
                 self.count += question.group != self._last
                 self._last, numbers[at] = question.group, self.count - 1
         return numbers
+
+
+def _unless(stopped: Callable[[], bool], steps: Iterable[Step]) -> Iterator[Step]:
+    for step in steps:
+        if stopped():
+            raise InterruptedRunError(
+                "asked to stop while the source was looked through; this try asked nothing, and the next one begins there"
+            )
+        yield step
 
 
 def _check_fatal(questions: Sequence[Question | Refused], first_row: int) -> None:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from airflow_provider_modelstudio.inference.dataset.parts import PartReader
 from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.storage import ObjectMissingError
 from airflow_provider_modelstudio.inference.vault.journal import decode_segment, once_key
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ class Known:
         self._once_at = np.empty(0, np.int64)
         """The number of each."""
         self.damaged: list[str] = []
-        """Where segments are that fail their checksum; their rows are asked again."""
+        """Where segments are that fail their checksum, and keys of parts of another size; their rows are asked again."""
+        self.missing: list[str] = []
+        """Where parts of earlier runs, and keys of parts, ought to be; the same."""
         self._readers: OrderedDict[int, PartReader] = OrderedDict()
         self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
         self._cached_bytes = 0
@@ -131,7 +134,7 @@ class Known:
         theirs = {seal.sha256 for seals in others.values() for seal in seals}
         with self.keys_path.open("wb") as file, self.sealed_path.open("wb") as own:
             for seal in sorted(sealed.values(), key=lambda seal: seal.sha256 in theirs):
-                whole = await _copy_keys(self._vault, seal, *((own, file) if share else (own,)))
+                whole = await self._copy_keys(self._vault, seal, *((own, file) if share else (own,)))
                 if whole and share:
                     self._add(Source(self.rows, seal.rows, self._vault, seal, None, same_run=True))
                 self.built += seal.rows if whole and seal.sha256 not in theirs else 0
@@ -155,9 +158,7 @@ class Known:
         shown = (await self._vault.publication.record()).get("run_key")
         for run, seals in others.items():
             first = self.rows
-            for seal in seals:
-                if seal.sha256 not in mine:
-                    await self._part(file, self._vault, seal)
+            await self._parts(file, self._vault, run, [seal for seal in seals if seal.sha256 not in mine])
             if run == shown:
                 self.previous = range(first, self.rows)
         for vault in self._also:
@@ -167,8 +168,7 @@ class Known:
 
     async def _read_also(self, vault: Vault, file: IO[bytes]) -> None:
         for run in await vault.runs():
-            for seal in (await vault.seals(run)).values():
-                await self._part(file, vault, seal)
+            await self._parts(file, vault, run, (await vault.seals(run)).values())
 
     async def _read_wider(
         self, vaults: Sequence[Vault], narrow: Callable[[pa.RecordBatch], Decoded], file: IO[bytes], shown: str | None
@@ -179,17 +179,40 @@ class Known:
                 file.write(await self._segment(vault, key, narrow=narrow))
             for run in await vault.runs():
                 first = self.rows
-                for seal in (await vault.seals(run)).values():
-                    await self._part(file, vault, seal, narrow)
+                await self._parts(file, vault, run, (await vault.seals(run)).values(), narrow)
                 if run == shown:
                     self.previous = range(first, self.rows)
 
-    async def _part(
-        self, file: IO[bytes], vault: Vault, seal: Seal, narrow: Callable[[pa.RecordBatch], Decoded] | None = None
+    async def _parts(
+        self,
+        file: IO[bytes],
+        vault: Vault,
+        run: str,
+        seals: Collection[Seal],
+        narrow: Callable[[pa.RecordBatch], Decoded] | None = None,
     ) -> None:
-        """Answers of a part that another run has finished."""
-        if await _copy_keys(vault, seal, file):
-            self._add(Source(self.rows, seal.rows, vault, seal, None, same_run=False, narrow=narrow))
+        """Answers of the parts that another run has finished, as far as they are there."""
+        there = await vault.parts_there(run) if seals else set()
+        for seal in seals:
+            if seal.key not in there:
+                self.missing.append(vault.storage.locate(seal.key))
+            elif await self._copy_keys(vault, seal, file):
+                self._add(Source(self.rows, seal.rows, vault, seal, None, same_run=False, narrow=narrow))
+
+    async def _copy_keys(self, vault: Vault, seal: Seal, *files: IO[bytes]) -> bool:
+        """Whether the keys of a part are whole; then they are in all the files, and never in memory as a whole."""
+        try:
+            reader = await vault.storage.open(seal.keys)
+        except ObjectMissingError:
+            self.missing.append(vault.storage.locate(seal.keys))
+            return False
+        if reader.size() != seal.rows * KEY.itemsize:
+            self.damaged.append(vault.storage.locate(seal.keys))
+            return False
+        while content := await asyncio.to_thread(reader.read, KEYS_BYTES):
+            for file in files:
+                file.write(content)
+        return True
 
     async def _own_segments(self, file: IO[bytes], used_up: Container[int]) -> None:
         """Answers that this run paid for, but for those of rows in the parts that are ``used_up``."""
@@ -224,7 +247,7 @@ class Known:
         """Form of the answers in finished parts, where it has the length of a vector: new ones must have the same."""
         for seal in seals:
             if seal.rows > seal.counts.failed:
-                schema = PartReader(await self._vault.storage.open(seal.key), seal.columns).schema
+                schema = (await _open_part(self._vault, seal)).schema
                 return schema if any(pa.types.is_fixed_size_list(kind) for kind in schema.types) else None
         return None
 
@@ -276,7 +299,7 @@ class Known:
         if owner not in self._readers:
             vault, seal = self.sources[owner].vault, self.sources[owner].seal
             assert seal is not None  # noqa: S101  # segments have no reader
-            self._readers[owner] = PartReader(await vault.storage.open(seal.key), seal.columns)
+            self._readers[owner] = await _open_part(vault, seal)
             if len(self._readers) > 8:  # noqa: PLR2004  # open files, not memory, are what is bounded here
                 self._readers.popitem(last=False)
         self._readers.move_to_end(owner)
@@ -288,7 +311,8 @@ class Known:
             return self._cache[owner, group]
         segment, vault = self.sources[owner].segment, self.sources[owner].vault
         if segment is None:
-            batch = (await self._reader(owner)).group(group)
+            reader = await self._reader(owner)
+            batch = await asyncio.to_thread(reader.group, group)  # the store may take its time
         else:
             decoded = decode_segment(await vault.storage.read(segment))
             if decoded is None:
@@ -305,15 +329,8 @@ class Known:
         return batch
 
 
-async def _copy_keys(vault: Vault, seal: Seal, *files: IO[bytes]) -> bool:
-    """Whether the keys of a part are whole; then they are in all the files, and never in memory as a whole."""
-    reader = await vault.storage.open(seal.keys)
-    if reader.size() != seal.rows * KEY.itemsize:
-        return False
-    while content := await asyncio.to_thread(reader.read, KEYS_BYTES):
-        for file in files:
-            file.write(content)
-    return True
+async def _open_part(vault: Vault, seal: Seal) -> PartReader:
+    return await asyncio.to_thread(PartReader, await vault.storage.open(seal.key), seal.columns)
 
 
 def _keys(segment: Segment, wanted: pa.Array) -> bytes:

@@ -254,6 +254,10 @@ class Vault:
         ]
         return {seal.part: seal for seal in found}
 
+    async def parts_there(self, run_key: str) -> set[str]:
+        """Keys of the parts of a run that the store has, whatever the run's record says."""
+        return set(await self.storage.list_keys(f"{self._cache}/runs/{run_key}/parts"))
+
     async def runs(self) -> list[str]:
         """Run keys of all runs with this cache key."""
         return [key.rpartition("/")[2] for key in await self.storage.list_keys(f"{self._cache}/runs")]
