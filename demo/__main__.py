@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+PORTS = range(1024, 65_536)
 FOLDER = CHECKOUT / ".demo"
 DAG_ID = "reembed_docs"
 CONF = {
@@ -90,8 +91,12 @@ def _stay(sessions: Sessions) -> None:
 
 def _tell_story(screen: Screen, sessions: Sessions, *, sandbox_port: int, airflow_port: int) -> None:
     for variable, port in (("SANDBOX_PORT", sandbox_port), ("AIRFLOW_PORT", airflow_port)):
+        if port not in PORTS:
+            raise CannotStartError(f"{variable}={port} is no port; take one from {PORTS[0]} to {PORTS[-1]}")
         if not port_is_free(port):
-            free = next(other for other in range(port + 1, 65_536) if port_is_free(other))
+            others = {sandbox_port, airflow_port}
+            around = (*range(port + 1, PORTS.stop), *range(PORTS.start, port))
+            free = next(other for other in around if other not in others and port_is_free(other))
             raise CannotStartError(f"Port {port} is taken by another program. Try: make demo {variable}={free}")
 
     password = secrets.token_urlsafe(16)

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_modelstudio.inference.decide import Decision, Mark, Split, Stop, Wait, decide, find_rule, scrub
+from airflow_provider_modelstudio.inference.decide import (
+    Decision,
+    Mark,
+    Split,
+    Stop,
+    Wait,
+    decide,
+    find_rule,
+    recorded,
+    scrub,
+)
 from airflow_provider_modelstudio.inference.decide.rules import RULES
 from airflow_provider_modelstudio.inference.errors import (
     AnswerError,
@@ -533,8 +543,7 @@ def test_scrub_keeps_what_is_no_echo():
 
 def test_a_refusal_is_cut():
     """Two hundred characters on one line are enough."""
-    error = RequestError("x", fault=Fault.HTTP, status=400, reason="y " * 500)
-    assert len(decide(error, rows=1, attempts=0).reason) == 200
+    assert recorded("x\t" * 5000, []) == ("x " * 100).strip()
 
 
 BITS = st.text(st.sampled_from('ab …\n\\"é'), max_size=40)

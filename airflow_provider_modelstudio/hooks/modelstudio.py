@@ -182,6 +182,7 @@ class ModelStudioHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Whether the endpoints can be listed, and a sentence for the user. Free; repeats nothing the server says."""
         try:
+            _ = self.catalog  # what the extra says of models
             name, version = self._cluster_facts()
             told = self._get("/_inference", self.conn.options(request_timeout=_TEST_SECONDS).inference.get)
         except RequestError as exc:

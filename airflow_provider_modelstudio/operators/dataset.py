@@ -259,11 +259,10 @@ class InferenceOperator(BaseOperator):
         again = options.owner if not options.reuse or flag("errors_only", self.errors_only) else None
         options = replace(
             options,
-            budget=self._price(hook.account.region),
             errand=errand(
                 options.owner,
                 again=again,
-                endpoint=(hook.fields.cluster.url, task.task_type, self.inference_id),
+                endpoint=(hook.fields.cluster.url, task.task_type, self.inference_id, self.model or ""),
                 output=output,
                 files=source.files,
             ),
@@ -349,24 +348,18 @@ class InferenceOperator(BaseOperator):
 
     def _budget(self, facts: EndpointFacts, region: str | None) -> Budget:
         """The guards, with the price of the model in the region of the connection."""
-        settings = facts.service_settings
-        return replace(
-            self._price(region, settings.get("model_id"), settings.get("model"), facts.inference_id),
+        catalog = self._catalog or Catalog.read()
+        told = (facts.service_settings.get("model_id"), facts.service_settings.get("model"), facts.inference_id)
+        model = self.known_model or next(filter(None, map(catalog.get, map(str, told))), None)
+        price = model.price(_tariff(region)) if model is not None and region else None
+        return Budget(
             max_rows=whole_or_none("max_rows", self.max_rows, 0, 10**12),
             max_requests=whole_or_none("max_requests", self.max_requests, 0, 10**12),
             max_tokens=whole_or_none("max_total_tokens", self.max_total_tokens, 0, 10**15),
             max_cost=number("max_cost", self.max_cost),
+            price=None if price is None else price.per_million,
+            currency=None if price is None else price.currency,
         )
-
-    def _price(self, region: str | None, *names: Any) -> Budget:
-        """What the model costs in the region of the connection, without a guard.
-
-        :param names: under which the catalog may have the model, if the operator does not name it.
-        """
-        catalog = self._catalog or Catalog.read()
-        model = self.known_model or next(filter(None, map(catalog.get, map(str, names))), None)
-        price = model.price(_tariff(region)) if model is not None and region else None
-        return Budget() if price is None else Budget(price=price.per_million, currency=price.currency)
 
     def _options(self, context: Context) -> Options:
         ti = context["ti"]

@@ -49,7 +49,7 @@ def errand(
 ) -> str:
     """The name of everything that a task instance asks for, but for the endpoint's settings, which others know.
 
-    :param endpoint: where it is, its task type and its id.
+    :param endpoint: where it is, its task type, its id, and the model that the Dag says it has.
     """
     pinned = [(file.path, file.size, file.stamp, file.row_groups, file.partition) for file in files]
     return digest({"owner": owner, "again": again, "endpoint": endpoint, "output": output, "inputs": pinned})

@@ -363,6 +363,7 @@ def test_connection_without_the_privilege(serve, hook_to):
         ({"host": "https://es.invalid"}, "no connection"),
         ({"host": "https://es.example.com", "extra": {"ca_certificate": "/nowhere"}}, "ca_certificate"),
         ({"host": "https://es.example.com", "password": "short"}, "shorter than 8"),
+        ({"host": "https://es.example.com", "extra": {"models": {"x": {"rows_per_request": -3}}}}, "extra models"),
     ],
 )
 def test_connection_with_wrong_fields(hook_to, fields, words):

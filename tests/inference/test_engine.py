@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_provider_modelstudio.inference.engine import StopSignal
+from airflow_provider_modelstudio.inference.engine import Options, StopSignal, served
 from airflow_provider_modelstudio.inference.errors import (
     DestinationError,
     EndpointError,
@@ -24,6 +24,7 @@ from airflow_provider_modelstudio.inference.errors import (
     SupersededError,
 )
 from airflow_provider_modelstudio.inference.governor import Limits
+from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
 from tests.inference.fakes import Hashes, Scripted, http, vector
 from tests.inference.virtual_time import run_in_virtual_time
@@ -393,6 +394,23 @@ def test_what_was_paid_in_vain_and_what_is_strange_is_told(place):
     }
     again = place.run(owner="the next day")
     assert again.warnings == {"rows have a vector of nothing but zeros": 1}
+
+
+def test_a_run_that_is_killed_when_readers_see_it_is_on_record(place):
+    """Whoever dies right after the dataset was shown was done, and a retry needs nobody to know that."""
+
+    class Dies(LocalStorage):
+        async def replace(self, key, content):
+            await super().replace(key, content)
+            if key == "published.json":
+                raise RuntimeError
+
+    place.write(TEXTS)
+    with pytest.raises(RuntimeError):
+        place.run(storage=Dies, errand="mine")
+    storage = LocalStorage(place.state, place.destination, single_file=False)
+    assert run_in_virtual_time(served(storage, Options(errand="mine", owner="me"))).embedded == len(TEXTS)
+    assert run_in_virtual_time(served(storage, Options(errand="yours", owner="me"))) is None
 
 
 def test_free_refusals_cost_nothing(place):

@@ -369,6 +369,7 @@ def test_a_task_that_was_done_makes_no_call(sandbox, run, monkeypatch):
     "change",
     [
         {"inference_id": "nobody"},
+        {"model": "text-embedding-v3"},
         {"on_row_error": "quarantine"},
         {"output_column": "v"},
         {"if_exists": "overwrite"},
@@ -391,14 +392,37 @@ def test_a_task_that_is_to_do_something_else_looks_again(sandbox, run, monkeypat
     assert len(sandbox.calls) > heard
 
 
-@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b'{"errands": 7}', b"\xff"])
+def test_a_task_that_was_done_tells_its_cost_in_the_same_currency(sandbox, run, monkeypatch):
+    """Nothing, in the currency that was told when it was done, also where only the endpoint knows the model."""
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": {"region": "cn-shanghai"}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    ask = {"inference_id": "bailian_embeddings", "model": "text-embedding-v4"}
+    first, _ = run(EmbedOperator, pa.table({"text": ["a"]}), **ask)
+    again, _ = run(EmbedOperator, None, try_number=2, **ask)
+    assert first["cost_estimated"] > 0
+    assert (again["embedded"], again["cost_estimated"], again["currency"]) == (1, 0.0, first["currency"])
+
+
+def _garble(record, content):
+    if content is None:
+        record.unlink()
+        record.mkdir()
+    elif isinstance(content, dict):
+        record.write_text(json.dumps(json.loads(record.read_text()) | content))
+    else:
+        record.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"[]", b"{}", b"\xff", {"errands": 7}, {"errands": None}, {"run_key": 7}, None]
+)
 def test_a_damaged_record_of_what_was_done_costs_a_free_look(sandbox, run, tmp_path, damage):
     """Nothing is asked, and the record is mended."""
     ask = {"inference_id": "bailian_embeddings"}
     run(EmbedOperator, pa.table({"text": ["a"]}), **ask)
     (record,) = tmp_path.glob("_out.inference/served.json")
-    record.write_bytes(damage)
-    for looks in (True, False):
+    _garble(record, damage)
+    for looks in (True, damage is None):  # nothing is written where a folder is
         heard = len(sandbox.calls)
         summary, _ = run(EmbedOperator, None, try_number=2, **ask)
         assert (len(sandbox.calls) > heard) is looks

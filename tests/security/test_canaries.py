@@ -268,6 +268,16 @@ def test_nothing_is_shown_of_a_password_that_is_not_ascii(guarded, logs, capfd):
     assert [call.operation for call in guarded.server.calls].count("create") == 3
 
 
+@pytest.mark.parametrize("before", range(164, 170))
+def test_no_half_of_a_row_is_quoted(guarded, logs, capfd, before):
+    """A reason is cut after the row is taken out of it: what is left of an echo is an echo."""
+    guarded.write(["X-99-KZ", "another row"])
+    rule = Rule(act=elasticsearch(400, "w" * before + " X-99-KZ end"), match=Match(contains="X-99-KZ"))
+    guarded.server.play([rule])
+    shown = run_and_look(guarded, logs, capfd, EmbedOperator, {})
+    assert_nothing_shown(shown, {"X-99"})
+
+
 def test_a_short_row_is_not_quoted(guarded, logs, capfd):
     """A row of seven characters that the service throws back is in no reason either."""
     guarded.write(["X-99-KZ", *(f"{ROW} {i}" for i in range(5))])

@@ -10,9 +10,9 @@ from airflow_provider_modelstudio.inference.errors import AnswerError, RequestEr
 
 from .decision import Decision, Mark, Split, Stop, Wait
 from .rules import RULES, Case, Rule
-from .wording import scrub
+from .wording import recorded, scrub
 
-__all__ = ["Decision", "Mark", "Split", "Stop", "Wait", "decide", "find_rule", "scrub"]
+__all__ = ["Decision", "Mark", "Split", "Stop", "Wait", "decide", "find_rule", "recorded", "scrub"]
 
 
 def decide(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BYTES", "bytes_in", "describe", "limit_in", "scrub"]
+__all__ = ["BYTES", "bytes_in", "describe", "limit_in", "recorded", "scrub"]
 
 BYTES: Final = r"limit on max bytes to (?:request|buffer)\D{0,20}([1-9]\d{2,11})"
 _RANGE = re.compile(r"\[\s*\d+\s*,\s*(\d{1,9})\s*\]")
@@ -49,7 +49,7 @@ def describe(status: int, kind: str, reason: str) -> str:
     name = _HUMP.sub("_", code[1]).lower() if code else kind
     wrapped = _WRAPPER.match(reason)
     words = _CHANGING.sub("", wrapped[1] if wrapped else reason).strip()
-    return f"refused ({status}{f' {name}' if name else ''}): {words or 'no reason given'}"[:LONGEST_REASON].strip()
+    return f"refused ({status}{f' {name}' if name else ''}): {words or 'no reason given'}"
 
 
 RUN: Final = 12
@@ -57,7 +57,13 @@ RUN: Final = 12
 SHORTEST_TEXT: Final = 4
 LONGEST_REASON: Final = 200
 """Characters."""
+MOST_TURNS: Final = 5
 GAP: Final = "***"
+
+
+def recorded(reason: str, texts: Sequence[str]) -> str:
+    """A reason as it is written down: on one line, at most 200 characters, without an echo of ``texts``."""
+    return scrub(reason, texts)[:LONGEST_REASON].strip()  # in this order: half of an echo is none any more
 
 
 def scrub(reason: str, texts: Sequence[str], *, run: int = RUN, shortest: int = SHORTEST_TEXT) -> str:
@@ -70,12 +76,13 @@ def scrub(reason: str, texts: Sequence[str], *, run: int = RUN, shortest: int = 
     flat = [_flat(text) for text in texts]
     if "\\" in reason:
         flat += [json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in flat for ascii_only in (True, False)]
-    before = ""
-    while before != reason:  # what a gap joins may be an echo again; each turn makes it shorter
+    for _ in range(MOST_TURNS):
         before = reason
         for text in flat:
             reason = _without(reason, text, run, shortest)
-    return reason.strip()
+        if reason == before:
+            return reason.strip()
+    return GAP  # what a gap joins may be an echo again, and this goes on and on
 
 
 def _flat(text: str) -> str:

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_modelstudio.inference.budget import Budget, Estimate, Spent
@@ -30,12 +29,14 @@ from airflow_provider_modelstudio.inference.vault.errands import Errands
 from .apart import run_apart
 from .feeder import Feeder
 from .options import Options, Progress, StopSignal
+from .scratch import scratch_folder
 from .sender import DRAIN_SECONDS, Sender
 from .windows import OpenWindows
 from .writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
+    from pathlib import Path
 
     from airflow_provider_modelstudio.inference.dataset import Source
     from airflow_provider_modelstudio.inference.plan import Part, Plan
@@ -74,36 +75,42 @@ async def run(
     manifest = await vault.committed()
     await vault.publication.check(manifest.files(vault.storage.destination) if manifest else ())
     sender, warnings = None, {}
+    if manifest is not None:
+        await _remember(vault, options)
     if manifest is None or not await vault.publication.shows(manifest):
-        # After a stop a thread may still be reading for this folder.
-        with tempfile.TemporaryDirectory(prefix="modelstudio-", ignore_cleanup_errors=True) as folder:
-            work = _Run(plan, source, task, vault, options, report, Path(folder), began)
+        with scratch_folder() as folder:
+            work = _Run(plan, source, task, vault, options, report, folder, began)
             manifest = await work.complete(inference_id, transport, stop)
             sender, warnings = work.sender, work.warnings
-    if options.errand:
-        await Errands(vault.storage).remember(options.errand, plan)
     return _summary(manifest, vault, sender, began, options, warnings)
+
+
+async def _remember(vault: Vault, options: Options) -> None:
+    """Before the dataset is shown, so that whoever is killed after that finds it."""
+    if options.errand:
+        await Errands(vault.storage).remember(options.errand, vault.plan, options.budget.currency)
 
 
 async def served(storage: Storage, options: Options) -> Summary | None:
     """The summary of the errand, if it was done before and readers still see what came of it. Asks nobody."""
     began = asyncio.get_running_loop().time()
-    plan = await Errands(storage).plan_of(options.errand)
-    if plan is None:
+    found = await Errands(storage).served(options.errand)
+    if found is None:
         return None
-    vault = Vault(storage, plan)
+    vault = Vault(storage, found.plan)
     manifest = await vault.committed()
     if manifest is None or not await vault.publication.shows(manifest):
         return None
-    return _summary(manifest, vault, None, began, options, {})
+    told = _summary(manifest, vault, None, began, options, {})
+    return replace(told, cost_estimated=None if found.currency is None else 0.0, currency=found.currency)
 
 
 async def estimate(plan: Plan, source: Source, task: InferenceTask, *, vault: Vault, options: Options) -> Estimate:
     """What :func:`run` would ask. Asks nothing, writes nothing."""
     asked = requests = tokens = 0
     if await vault.committed() is None:
-        with tempfile.TemporaryDirectory(prefix="modelstudio-") as folder:
-            look = await _look(plan, source, task, vault, options, Path(folder), StopSignal())
+        with scratch_folder() as folder:
+            look = await _look(plan, source, task, vault, options, folder, StopSignal())
             asked, requests, tokens = look.found.asked, look.requests(task.limits.rows), look.found.tokens
     return Estimate(
         rows=plan.rows,
@@ -212,6 +219,7 @@ class _Run:
                 manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
             lease.check()  # who has been replaced shows nothing
             await self._vault.tidy_quarantine(manifest)
+            await _remember(self._vault, self._options)
             await self._vault.publication.show(manifest, self._vault.manifest_key)
             await self._vault.forget_other_runs(self._foreign)
         finally:

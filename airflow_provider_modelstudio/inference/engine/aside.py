@@ -39,7 +39,7 @@ class Aside:
         path = folder / f"{window.first_row}-{uuid.uuid4().hex}.arrow"
         reasons = pa.array(window.reasons, pa.string())
         schema = window.batch.schema.append(pa.field("", pa.string()))
-        with pa.ipc.new_file(str(path), schema) as file:
+        with pa.ipc.new_file(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
             file.write_batch(pa.RecordBatch.from_arrays([*window.batch.columns, reasons], schema=schema))
         return cls(window.part, window.first_row, window.counts, path)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_modelstudio.inference.budget import Spent
-from airflow_provider_modelstudio.inference.decide import Mark, Split, Stop, Wait, decide, scrub
+from airflow_provider_modelstudio.inference.decide import Mark, Split, Stop, Wait, decide, recorded
 from airflow_provider_modelstudio.inference.decide.size import Cut, Size
 from airflow_provider_modelstudio.inference.errors import (
     AnswerError,
@@ -303,7 +303,7 @@ class Sender:
             case Mark():
                 self._useless += isinstance(error, AnswerError)
                 self.governor.answered(now, permit)
-                await self._mark(batch, scrub(decision.reason, [str(q.value) for q in batch.questions]))
+                await self._mark(batch, recorded(decision.reason, [str(q.value) for q in batch.questions]))
 
     def _wait(self, batch: Batch, permit: Permit, decision: Wait, now: float) -> None:
         governor, pause = self.governor, 0.0

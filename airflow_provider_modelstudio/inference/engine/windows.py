@@ -214,7 +214,7 @@ class OpenWindows:
         asked.window.fail(asked.position, reason, rest)
 
     def _answer_sharers(self, row: int, reason: str | None) -> None:
-        if reason is not None:
+        if reason is not None and self._shelf.wants(row):
             self._shared_reasons[row] = reason
         for sharer in self._sharers.pop(row, ()):
             self.share(sharer, row)

@@ -377,6 +377,10 @@ class Shelf:
             source = self._chunks[chunk] if chunk < len(self._chunks) else pa.concat_batches(self._open)
             yield asked[inside], source.take(pa.array(self._at[slots[inside]]))
 
+    def wants(self, row: int) -> bool:
+        """Whether other rows share the answer of this one."""
+        return bool(len(self._slots(np.array([row]))[0]))
+
     def _slots(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         slots = np.searchsorted(self._wanted, rows)
         there = slots < len(self._wanted)

@@ -1,0 +1,54 @@
+"""Local disk that a try needs while it runs, and nobody afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_modelstudio.inference.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["scratch_folder"]
+
+_PREFIX = "modelstudio-"
+_LOCK = "in-use"
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder of this try. What tries that were killed have left is removed first.
+
+    Raises :class:`~..errors.StorageError` where it has no space.
+    """
+    root = Path(tempfile.gettempdir())
+    _sweep(root)
+    try:
+        # After a stop a thread may still be reading for this folder.
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root, ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            with (folder / "new").open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                (folder / "new").rename(folder / _LOCK)  # nobody finds it unlocked
+                yield folder
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise StorageError(
+            f"no space left in {root}, where a run keeps the keys of its rows, parts on their way to a store, and rows that "
+            "wait for the first answer; make room there, or set TMPDIR to a folder that has some"
+        ) from error
+
+
+def _sweep(root: Path) -> None:
+    """Remove folders whose process is gone: the system gives up its lock, whatever ended it."""
+    for left in root.glob(f"{_PREFIX}*/{_LOCK}"):
+        with contextlib.suppress(OSError), left.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)

@@ -1,0 +1,61 @@
+"""The local disk of a try: whoever leaves something there, the next one removes it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from airflow_provider_modelstudio.inference.engine.scratch import scratch_folder
+from airflow_provider_modelstudio.inference.errors import StorageError
+
+KILLED = """
+import os, signal
+from airflow_provider_modelstudio.inference.engine.scratch import scratch_folder
+with scratch_folder() as folder:
+    (folder / "much").write_bytes(bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_nothing_is_left(root):
+    """A try that ends takes its folder with it."""
+    with scratch_folder() as folder:
+        (folder / "file").write_text("x")
+        assert list(root.iterdir()) == [folder]
+    assert list(root.iterdir()) == []
+
+
+def test_what_killed_tries_left_is_removed_and_nothing_else(root):
+    """The folder of a dead process goes; that of one that works, and those of others, stay."""
+    (root / "modelstudio-of-somebody").mkdir()
+    with scratch_folder() as working:
+        (working / "file").write_text("x")
+        subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "TMPDIR": str(root)}, check=False)
+        assert len(list(root.glob("*/much"))) == 1
+        with scratch_folder():
+            assert list(root.glob("*/much")) == []
+            assert (working / "file").read_text() == "x"
+            assert (root / "modelstudio-of-somebody").is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_no_space_is_told_with_what_to_do(root, number):
+    """The folder is named, and TMPDIR."""
+    with pytest.raises(StorageError, match=f"no space left in {root}.*TMPDIR"), scratch_folder():
+        raise OSError(number, "Error writing bytes to file")
+
+
+def test_other_trouble_is_not_ours():
+    """Only a disk that is full is explained."""
+    with pytest.raises(PermissionError), scratch_folder():
+        raise PermissionError(errno.EACCES, "no")
