@@ -254,6 +254,7 @@ class RerankOperator(InferenceOperator):
                 "scores_comparable is for one row a candidate: set query_id_column, or leave it out"
             )
         known = self.known_model
+        # The service cuts what is too much without a word, which ruins the ranking: a reason is better.
         tokens = known.tokens_per_request if known is not None else None
         return Rerank(
             query_column=self.query_column,
@@ -291,8 +292,7 @@ class RerankOperator(InferenceOperator):
             output_column=self.output_column,
             max_documents=min(most, self.rows_per_request(most)),
             max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
-            # Tokens are estimated: they may split a query too early, but must not refuse one.
-            max_request_tokens=known.tokens_per_request if known is not None and comparable else None,
+            max_request_tokens=known.tokens_per_request if known is not None else None,
             scores_comparable=comparable,
             top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
