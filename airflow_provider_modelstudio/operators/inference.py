@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.inference.dataset.groups import group_rows
 from airflow_provider_modelstudio.inference.dataset.images import SourceWithImages
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
@@ -386,8 +387,9 @@ class MultiModalEmbedOperator(InferenceOperator):
     :param video_column: column with addresses of videos. (templated)
     :param multi_images_column: column with lists of images, several views of one thing. (templated)
     :param output_column: column for the vector; ``<output_column>_error`` says why a row has none. (templated)
-    :param independent: the model gives a vector for each element instead of one for all; then name one column.
-        ``None``: as the catalog has it of ``model``, else false. (templated)
+    :param independent: the model gives a vector for each element instead of one for all; then name one column, and use
+        an operator for each column. ``None``: as the catalog has it of ``model``, or of the model the endpoint is named
+        like, else false. (templated)
     :param image_root: folder with the images that rows name by a path, relative to it or whole; a local path or an
         object storage URI. Nothing outside of it is read. ``None``: a path is no image. (templated)
     :param max_image_bytes: largest image that is sent itself. (templated)
@@ -444,10 +446,12 @@ class MultiModalEmbedOperator(InferenceOperator):
     def make_task(self) -> InferenceTask:
         """``multi_modal_embedding`` of the columns that are named."""
         most_bytes = whole("max_image_bytes", self.max_image_bytes, 1, 20 * 1024 * 1024)
-        known = self.known_model
+        known = self.known_model or self._named_like_its_model()
         independent = known is not None and known.vectors == "independent"
         if self.independent is not None:
             independent = flag("independent", self.independent)
+        elif known is not None and known.vectors == "both":
+            self._check_fusion(known)
         rows = 1
         if independent and known is not None and self.multi_images_column is None:  # else rows are not elements
             rows = min(filter(None, (known.elements_per_request, known.images_per_request)), default=1)
@@ -465,6 +469,23 @@ class MultiModalEmbedOperator(InferenceOperator):
             vector_type=choice("vector_type", self.vector_type, _VECTOR_TYPES),
             task_settings=mapping("task_settings", self.task_settings),
         )
+
+    def _named_like_its_model(self) -> Model | None:
+        """Consoles make endpoints with the names of their models."""
+        model = (self._catalog or Catalog.read()).get(self.inference_id)
+        return model if model is not None and "multi_modal_embedding" in model.task_types else None
+
+    def _check_fusion(self, known: Model) -> None:
+        """A model of both kinds must have been told to fuse where rows have several elements."""
+        columns = (self.text_column, self.image_column, self.video_column, self.multi_images_column)
+        settings = mapping("task_settings", self.task_settings) or {}
+        told = [settings, settings.get("parameters")]
+        fuses = any(isinstance(one, dict) and one.get("enable_fusion") is True for one in told)
+        if sum(column is not None for column in columns) > 1 and not fuses:
+            raise ConfigurationError(
+                f"model {known.name!r} gives one vector for each element unless it is told to fuse them: embed one column at "
+                "a time, each into an output_column of its own, or, where the endpoint has enable_fusion, set independent=False"
+            )
 
     def arrange(self, source: Source, task: InferenceTask) -> Source:
         """The source, with as many rows at a time as their image files allow."""
