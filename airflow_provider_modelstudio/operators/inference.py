@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_modelstudio.catalog import Catalog
@@ -22,10 +23,11 @@ from airflow_provider_modelstudio.operators.rendered import choice, flag, mappin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow.sdk import ObjectStoragePath
+    from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_modelstudio.catalog import Model
     from airflow_provider_modelstudio.inference.dataset import Source
+    from airflow_provider_modelstudio.inference.engine import Options
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
     from airflow_provider_modelstudio.inference.tasks.vector_types import VectorType
 
@@ -470,6 +472,18 @@ class MultiModalEmbedOperator(InferenceOperator):
             task_settings=mapping("task_settings", self.task_settings),
         )
 
+    def _options(self, context: Context) -> Options:
+        """Where rows may have several elements, the first answer tells what the model does with them: until then, ask one."""
+        options = super()._options(context)
+        if len(self._columns) < 2:  # noqa: PLR2004
+            return options
+        return replace(options, limits=replace(options.limits, start_concurrency=1))
+
+    @property
+    def _columns(self) -> list[str]:
+        columns = (self.text_column, self.image_column, self.video_column, self.multi_images_column)
+        return [column for column in columns if column is not None]
+
     def _named_like_its_model(self) -> Model | None:
         """Consoles make endpoints with the names of their models."""
         model = (self._catalog or Catalog.read()).get(self.inference_id)
@@ -477,11 +491,10 @@ class MultiModalEmbedOperator(InferenceOperator):
 
     def _check_fusion(self, known: Model) -> None:
         """A model of both kinds must have been told to fuse where rows have several elements."""
-        columns = (self.text_column, self.image_column, self.video_column, self.multi_images_column)
         settings = mapping("task_settings", self.task_settings) or {}
         told = [settings, settings.get("parameters")]
         fuses = any(isinstance(one, dict) and one.get("enable_fusion") is True for one in told)
-        if sum(column is not None for column in columns) > 1 and not fuses:
+        if len(self._columns) > 1 and not fuses:
             raise ConfigurationError(
                 f"model {known.name!r} gives one vector for each element unless it is told to fuse them: embed one column at "
                 "a time, each into an output_column of its own, or, where the endpoint has enable_fusion, set independent=False"

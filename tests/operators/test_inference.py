@@ -402,9 +402,9 @@ def page_rows(number):
 @pytest.mark.parametrize("on_row_error", ["null", "fail", "quarantine"])
 def test_a_vector_for_each_element_where_one_was_expected_stops_at_the_first_answer(sandbox, run, on_row_error):
     """What cannot be told apart is not written and not paid for again: the error says what came and what to do."""
-    parameters = {"inference_id": "bailian_mm", "image_column": "image", "concurrency": 1, "on_row_error": on_row_error}
+    parameters = {"inference_id": "bailian_mm", "image_column": "image", "on_row_error": on_row_error}
     with pytest.raises(AirflowFailException, match=r"2 vectors came for a row with 2 elements.*embed one column at a time"):
-        run(MultiModalEmbedOperator, page_rows(9), text_column="text", **parameters)
+        run(MultiModalEmbedOperator, page_rows(99), text_column="text", **parameters)
     assert len(sandbox.bill) == 1
 
 
