@@ -20,7 +20,7 @@ from airflow_provider_modelstudio.inference.errors import (
     RequestError,
 )
 from airflow_provider_modelstudio.operators.provisioning import Provisioning, Result, secrets_of, users_of
-from airflow_provider_modelstudio.operators.rendered import choice, whole_or_none
+from airflow_provider_modelstudio.operators.rendered import choice, text_or_none, whole_or_none
 from airflow_provider_modelstudio.operators.rotation import Rotation
 
 if TYPE_CHECKING:
@@ -162,6 +162,12 @@ class CreateModelOperator(BaseOperator):
 
     def _wanted(self, mode: str, catalog: Catalog) -> tuple[Wanted, ...]:
         dimensions = whole_or_none("dimensions", self.dimensions, 1, 100_000)
+        for name, value in (
+            ("model", self.model),
+            ("task_type", self.endpoint_task_type),
+            ("inference_id", self.inference_id),
+        ):
+            text_or_none(name, value)
         if mode == "automatic":
             for name in ("model", "inference_id", "endpoint_body", "dimensions"):
                 if getattr(self, name) is not None:

@@ -525,6 +525,9 @@ def test_cluster_that_is_gone(connect):
         ({**MANUAL, "dimensions": "many"}, "dimensions must be a whole number"),
         ({**MANUAL, "dimensions": 100}, "dimensions is 100"),
         ({**MANUAL, "inference_id": "../x"}, "inference_id must be"),
+        ({**MANUAL, "inference_id": 7}, "inference_id must be a text, not int"),
+        ({"mode": "manual", "model": 7}, "model must be a text, not int"),
+        ({"task_type": 7}, "task_type must be a text, not int"),
         ({"mode": "manual", "endpoint_body": OWN}, "needs task_type and inference_id"),
         ({"mode": "manual", "endpoint_body": "{}", "task_type": "rerank", "inference_id": "x"}, "dictionary, not str"),
         (
@@ -592,6 +595,15 @@ def test_delete(sandbox):
     assert delete(inference_id="mine") == {**nobody, "action": "missing"}
     with pytest.raises(AirflowFailException, match="no endpoint mine, and missing_ok is False"):
         delete(inference_id="mine", missing_ok=False)
+
+
+@pytest.mark.parametrize("inference_id", [None, "", 7, "_all", "*", ["a"]])
+@pytest.mark.parametrize("how", [{}, {"force": True}, {"dry_run": True}])
+def test_what_names_no_endpoint_deletes_none(sandbox, inference_id, how):
+    """Elasticsearch would take nothing for all: it is never asked."""
+    with pytest.raises(AirflowFailException, match="inference_id must be"):
+        delete(inference_id=inference_id, **how)
+    assert sandbox.calls == []
 
 
 def test_delete_by_another_task_type(sandbox):

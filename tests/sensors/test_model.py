@@ -104,6 +104,8 @@ def test_outages_are_waited_out(sandbox, operation, act):
     [
         ([], {"task_type": "completion"}, "is for rerank, not for completion"),
         ([], {"inference_id": "_all"}, "inference_id must be"),
+        ([], {"inference_id": None}, "inference_id must be a text, not NoneType"),
+        ([], {"inference_id": 7}, "inference_id must be a text, not int"),
         ([Rule(act=Refuse(error="401"), match=Match(operation="get"))], {}, "401"),
         ([Rule(act=Refuse(error="upstream_401"))], {"free_only": False}, "InvalidApiKey"),
         ([], {"modelstudio_conn_id": "nowhere"}, "no connection 'nowhere'"),
