@@ -363,7 +363,9 @@ class CompletionOperator(InferenceOperator):
     def make_task(self) -> InferenceTask:
         """``completion`` of ``prompt``."""
         if self.max_cost is not None:
-            self.log.warning("max_cost counts the prompts; what the model writes comes on top, so bound max_rows as well")
+            self.log.warning(
+                "max_cost counts the prompts; what the model writes comes on top, so bound max_rows as well"
+            )
         return Completion(
             prompt=self.prompt,
             system=self.system,

@@ -51,7 +51,7 @@ class Rotation:
             return
         try:
             self._store.set(_NAME, {"salt": self._salt, "digest": self._digest, "endpoints": self._have})
-        except Exception as error:  # the key was sent all the same
+        except Exception as error:  # noqa: BLE001 - whatever it is, the key was sent all the same
             log.warning(
                 "that endpoint %s has the new key could not be stored (%s): a retry sends it again",
                 inference_id,
@@ -63,7 +63,7 @@ class Rotation:
             return {}
         try:
             kept = self._store.get(_NAME)
-        except Exception as error:  # sending a key twice does less harm than not sending it
+        except Exception as error:  # noqa: BLE001 - sending a key twice does less harm than not sending it
             log.warning("what an earlier try did could not be read (%s): keys are sent again", type(error).__name__)
             return {}
         return kept if isinstance(kept, dict) else {}

@@ -27,7 +27,10 @@ from demo.sessions import Sessions
 from demo.watch import watch
 from tests.airflow.conftest import connection_to
 
-DAGS = (Path(__file__).parents[2] / "example_dags" / "reembed_docs.py", Path(__file__).parent / "dags" / "wait_and_rotate.py")
+DAGS = (
+    Path(__file__).parents[2] / "example_dags" / "reembed_docs.py",
+    Path(__file__).parent / "dags" / "wait_and_rotate.py",
+)
 CONF = {"packages": ["packaging"], "max_rows": 40}
 HAS_STATE_STORE = Version(version("apache-airflow")) >= Version("3.3")
 SENSORS = {"ready", "wrong", "never"}
@@ -70,9 +73,7 @@ def whole(tmp_path_factory):
             def finish(dag_id, run_id):
                 return watch(airflow, sessions, Screen(), dag_id, run_id)
 
-            yield SimpleNamespace(
-                airflow=airflow, sandbox=sandbox, folder=folder, logs=sessions.logs, finish=finish
-            )
+            yield SimpleNamespace(airflow=airflow, sandbox=sandbox, folder=folder, logs=sessions.logs, finish=finish)
             processes = sessions.members()
     assert len(processes) >= 5
     assert not [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
@@ -128,7 +129,11 @@ def test_sensors_wait_in_the_triggerer_and_a_rotation_goes_on(whole, monkeypatch
     said = whole.finish("wait_and_rotate", run_id)
     assert said["ready"] == {"inference_id": "late", "task_type": "rerank", "service": "sandbox"}
     ended = tasks()
-    assert {name: ended[name]["state"] for name in SENSORS} == {"ready": "success", "wrong": "skipped", "never": "skipped"}
+    assert {name: ended[name]["state"] for name in SENSORS} == {
+        "ready": "success",
+        "wrong": "skipped",
+        "never": "skipped",
+    }
     assert ended["rotate"]["try_number"] == 2
     assert said["rotate"]["created"] == [last]
     assert said["rotate"]["kept" if HAS_STATE_STORE else "updated"] == others

@@ -149,7 +149,7 @@ def test_tokens_of_a_query_count_for_each_of_its_documents(rerank, run):
     query, documents = "long question " * 250, ["d"] * 40
     table = pa.table({"query_id": [1] * 40, "query": [query] * 40, "document": documents})
     assert len(query) + 40 < 30000
-    summary, rows = rerank(table, model="gte-rerank-v2")
+    summary, _ = rerank(table, model="gte-rerank-v2")
     assert (summary["failed"], summary["requests"]) == (40, 0)
     lists = pa.table({"query": [query, "short"], "documents": [documents, DOCUMENTS]})
     _, listed = run(RerankOperator, lists, inference_id="bailian_rerank", model="gte-rerank-v2", run_id="lists")

@@ -403,7 +403,9 @@ def page_rows(number):
 def test_a_vector_for_each_element_where_one_was_expected_stops_at_the_first_answer(sandbox, run, on_row_error):
     """What cannot be told apart is not written and not paid for again: the error says what came and what to do."""
     parameters = {"inference_id": "bailian_mm", "image_column": "image", "on_row_error": on_row_error}
-    with pytest.raises(AirflowFailException, match=r"2 vectors came for a row with 2 elements.*embed one column at a time"):
+    with pytest.raises(
+        AirflowFailException, match=r"2 vectors came for a row with 2 elements.*embed one column at a time"
+    ):
         run(MultiModalEmbedOperator, page_rows(99), text_column="text", **parameters)
     assert len(sandbox.bill) == 1
 
@@ -412,7 +414,7 @@ def test_a_fused_vector_where_one_for_each_was_expected_stops_at_the_first_answe
     """The same the other way round: several rows in one request, and one vector."""
     parameters = {"inference_id": "bailian_mm", "image_column": "image", "task_settings": {"enable_fusion": True}}
     table = pa.table({"image": [f"https://a.example/{i}.png" for i in range(16)]})
-    with pytest.raises(AirflowFailException, match="one vector came for 8 rows.*set independent=False"):
+    with pytest.raises(AirflowFailException, match=r"one vector came for 8 rows.*set independent=False"):
         run(MultiModalEmbedOperator, table, model="multimodal-embedding-v1", concurrency=1, **parameters)
     assert len(sandbox.bill) == 1
     summary, _ = run(MultiModalEmbedOperator, None, independent=False, **parameters)
@@ -424,8 +426,14 @@ def test_a_fused_vector_where_one_for_each_was_expected_stops_at_the_first_answe
     [
         ({"model": "qwen3-vl-embedding"}, "unless it is told to fuse them: embed one column at a time"),
         ({"inference_id": "qwen3-vl-embedding"}, "'qwen3-vl-embedding' gives one vector for each element unless"),
-        ({"model": "tongyi-embedding-vision-flash"}, "gives one vector for each element .independent.; embed one column"),
-        ({"inference_id": "tongyi-embedding-vision-plus"}, "gives one vector for each element .independent.; embed one"),
+        (
+            {"model": "tongyi-embedding-vision-flash"},
+            "gives one vector for each element .independent.; embed one column",
+        ),
+        (
+            {"inference_id": "tongyi-embedding-vision-plus"},
+            "gives one vector for each element .independent.; embed one",
+        ),
     ],
 )
 def test_several_columns_for_a_model_that_does_not_fuse_are_refused_before_anything_is_paid(
@@ -445,7 +453,12 @@ def test_several_columns_for_a_model_that_does_not_fuse_are_refused_before_anyth
 def test_a_model_of_both_kinds_fuses_when_it_is_told_to(sandbox, run, told):
     """One vector for text and image together, and a row that has one of them only is asked all the same."""
     table = pa.table({"text": ["a", "b", None], "image": ["https://a.example/1.png", None, None]})
-    named = {"inference_id": "bailian_mm", "model": "qwen3-vl-embedding", "text_column": "text", "image_column": "image"}
+    named = {
+        "inference_id": "bailian_mm",
+        "model": "qwen3-vl-embedding",
+        "text_column": "text",
+        "image_column": "image",
+    }
     summary, rows = run(MultiModalEmbedOperator, table, **named, **told)
     assert (summary["embedded"], summary["failed"]) == (2, 1)
     assert [row["embedding_error"] for row in rows] == [None, None, "no text, image or video"]
@@ -456,7 +469,7 @@ def test_each_vector_of_an_independent_model_has_a_column_of_its_own(sandbox, ru
     named = {"inference_id": "bailian_mm", "model": "tongyi-embedding-vision-plus"}
     table = page_rows(4).append_column("none", pa.array([None] * 4, pa.string()))
     run(MultiModalEmbedOperator, table, text_column="text", output_column="text_embedding", **named)
-    summary, rows = run(
+    summary, _ = run(
         MultiModalEmbedOperator,
         None,
         source=str(tmp_path / "out"),
