@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -113,6 +114,9 @@ def test_sensors_wait_in_the_triggerer_and_a_rotation_goes_on(whole, monkeypatch
     airflow, sandbox = whole.airflow, whole.sandbox
     *others, last = [one.inference_id for one in every_model(Catalog.read(), "rerank")]
     sandbox.play([Rule(act=Refuse(error="throttled"), match=Match(operation="create", inference_id=last, first=1))])
+    said = json.loads(airflow.environment["AIRFLOW_CONN_MODELSTUDIO_DEFAULT"])
+    stored = {**said, "connection_id": "stored", "extra": json.dumps(said["extra"])}
+    airflow.call("POST", "/api/v2/connections", stored)
     run_id = airflow.trigger("wait_and_rotate", {})
     run = airflow.run_path("wait_and_rotate", run_id)
 

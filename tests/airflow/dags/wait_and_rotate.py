@@ -9,7 +9,13 @@ from airflow.sdk import DAG
 from airflow_provider_modelstudio.operators.model import CreateModelOperator
 from airflow_provider_modelstudio.sensors.model import ModelReadySensor
 
-LATE = {"inference_id": "late", "poke_interval": 0.5, "timeout": 300, "deferrable": True}
+LATE = {
+    "inference_id": "late",
+    "modelstudio_conn_id": "stored",  # in Airflow's database, of which programs have to ask for it
+    "poke_interval": 0.5,
+    "timeout": 300,
+    "deferrable": True,
+}
 
 with DAG("wait_and_rotate", schedule=None, catchup=False):
     ModelReadySensor(task_id="ready", task_type="rerank", **LATE)
