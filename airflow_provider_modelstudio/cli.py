@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow.cli.cli_config import CLICommand
 
-    from airflow_provider_modelstudio.catalog import Catalog
+    from airflow_provider_modelstudio.catalog import Catalog, Price
 
 __all__ = ["get_cli_commands", "models", "side_by_side"]
 
@@ -105,10 +105,7 @@ def side_by_side(
                     "model": name,
                     "task_type": kind,
                     "dimensions": str(model.default_dimensions or _NOT_THERE) if kind.endswith("embedding") else "",
-                    "prices": ", ".join(
-                        f"{price.per_million:g} {price.currency}/1M ({region})"
-                        for region, price in model.prices.items()
-                    ),
+                    "prices": ", ".join(_price(region, price) for region, price in model.prices.items()),
                     "status": model.status,
                     "inference_id": _joined(here, "inference_id"),
                     "service": _joined(here, "service"),
@@ -127,6 +124,11 @@ def side_by_side(
         for one in left
     ]
     return rows
+
+
+def _price(region: str, price: Price) -> str:
+    answers = "" if price.output_per_million is None else f", answers {price.output_per_million:g}"
+    return f"{price.per_million:g} {price.currency}/1M{answers} ({region})"
 
 
 def _is_of(endpoint: Mapping[str, Any], model: str, catalog: Catalog) -> bool:

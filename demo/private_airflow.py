@@ -110,8 +110,10 @@ class PrivateAirflow:
             raise NotReadyError("\n".join(["airflow db migrate failed:", *last_lines(log), f"(all of it: {log})"]))
         done.write_text(version("apache-airflow"))
 
-    def start(self, dag_id: str) -> None:
+    def start(self, dag_id: str, *, triggerer: bool = False) -> None:
         """Start the programs and return when the Dag can run.
+
+        :param triggerer: start this program, too, which only tasks that defer need.
 
         Raises :class:`NotReadyError` or :class:`~demo.sessions.ProgramEndedError` when that does not come.
         """
@@ -121,6 +123,8 @@ class PrivateAirflow:
         # The server of task logs listens on all interfaces; on one machine the files are enough.
         self._sessions.start("scheduler", [*airflow, "scheduler", "--skip-serve-logs"], self.environment)
         self._sessions.start("dag-processor", [*airflow, "dag-processor"], self.environment)
+        if triggerer:
+            self._sessions.start("triggerer", [*airflow, "triggerer", "--skip-serve-logs"], self.environment)
         waited_for = "an answer"
         while time.time() - began < START_SECONDS:
             self._sessions.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from demo.private_airflow import ApiError
@@ -65,7 +66,13 @@ def _progress(airflow: PrivateAirflow, run: str, task_id: str) -> str:
 
 
 def _returned(airflow: PrivateAirflow, run: str, task_id: str) -> Any:
-    return airflow.get(f"{run}/taskInstances/{task_id}/xcomEntries/return_value?stringify=false")["value"]
+    """``None`` for a task that returned nothing, as one that was skipped."""
+    try:
+        return airflow.get(f"{run}/taskInstances/{task_id}/xcomEntries/return_value?stringify=false")["value"]
+    except ApiError as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            return None
+        raise
 
 
 def _end_of_log(airflow: PrivateAirflow, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:

@@ -24,7 +24,11 @@ TRANSPORT = f"{PACKAGE}/transport/__init__.py"
 NODE = f"{PACKAGE}/transport/node.py"
 REFUSAL = f"{PACKAGE}/transport/refusal.py"
 TASKS = f"{PACKAGE}/tasks"
+MULTI_MODAL = f"{TASKS}/multi_modal_embedding.py"
+ADDRESS = f"{PACKAGE}/transport/address.py"
 DATASET = "airflow_provider_modelstudio/operators/dataset.py"
+ASKING = "airflow_provider_modelstudio/operators/inference.py"
+ROTATION = "airflow_provider_modelstudio/operators/rotation.py"
 
 HISTORIES = ("tests/simulation/test_histories.py",)
 CUTS = ("tests/powercut/test_power_cuts.py",)
@@ -42,6 +46,8 @@ DAMAGE = ("tests/faults/test_damage.py",)
 CANARIES = ("tests/security/test_canaries.py",)
 GOVERNOR = ("tests/governor/test_governor.py",)
 OPERATORS = ("tests/operators/test_inference.py",)
+FLAT_OPERATOR = ("tests/operators/test_flat_rerank.py",)
+PROVISIONING = ("tests/operators/test_model.py",)
 ANSWERS = ("tests/transport/test_answers.py",)
 VECTORS = ("tests/tasks/test_vectors.py",)
 UNFIT = ("tests/inference/test_unfit.py",)
@@ -255,6 +261,13 @@ MUTANTS = (
         "form: dict[str, str] = {}",
         ("tests/operators/test_vector_type.py", "tests/tasks/test_vector_types.py"),
     ),
+    # The model.
+    Mutant("a model that does not fuse is paid on and on", MULTI_MODAL, "(reason := self._other_kind(answer, questions)) is not None", "False", OPERATORS),
+    Mutant("several rows are paid before the first answer tells", ASKING, "start_concurrency=1", "start_concurrency=4", OPERATORS),
+    Mutant("a query beyond the tokens is sent", ASKING, "max_request_tokens=known.tokens_per_request if known is not None else None", "max_request_tokens=None", FLAT_OPERATOR),
+    Mutant("a rotation forgets what was done", ROTATION, "return inference_id in self._have", "return False", PROVISIONING),
+    Mutant("another key passes for the one that was sent", ROTATION, 'if kept.get("digest") == self._digest:', "if True:", PROVISIONING),
+    Mutant("no name is taken for all", ADDRESS, "        if not isinstance(value, str):", "        if False:", PROVISIONING),
     # The service.
     Mutant("a size that is refused teaches nothing", SENDER, "        self._packer.most_size = self._size.most\n", "", ENGINE),
     Mutant("requests that wait are not cut to what was learned", SENDER, "for piece in waiting.fitting(most))", "for piece in [waiting])", ENGINE),

@@ -66,6 +66,26 @@ def test_the_documented_numbers_of_the_default_model():
     assert model.status == "documented"
 
 
+def test_what_a_model_writes_has_a_price_of_its_own():
+    """It is stated beside the price of the prompt, and no estimate counts it; where no page has a price, none is made up."""
+    catalog = Catalog.read()
+    plus = catalog.get("qwen-plus")
+    assert plus.price("intl") == Price(currency="USD", per_million=0.4, output_per_million=1.2)
+    assert plus.estimate_cost(1_000_000, "intl") == (0.4, "USD")
+    assert catalog.get("qwen-max").price("cn") is None
+    assert "No price for the Chinese mainland" in catalog.get("qwen-max").note
+
+
+def test_each_sample_of_the_product_page_has_a_model():
+    """All five task types, and for the completion sample a DeepSeek model, of which no price is known."""
+    catalog = Catalog.read()
+    kinds = ("text_embedding", "sparse_embedding", "rerank", "multi_modal_embedding", "completion")
+    assert all(map(catalog.names, kinds))
+    deepseek = [catalog.get(name) for name in catalog.names("completion") if name.startswith("deepseek-")]
+    assert [model.status for model in deepseek] == ["unverified", "unverified"]
+    assert not any(model.prices for model in deepseek)
+
+
 def test_models_are_found_by_task_type():
     """In the order of the file; a model may serve two task types."""
     catalog = Catalog.read()

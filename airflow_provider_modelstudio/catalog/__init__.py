@@ -25,14 +25,16 @@ TaskType = Literal["text_embedding", "sparse_embedding", "rerank", "completion",
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """What tokens of input cost in one region."""
+    """What tokens cost in one region."""
 
     currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
     """ISO 4217."""
     per_million: Amount
-    """For a million tokens of text."""
+    """For a million tokens of text that is sent."""
     media_per_million: Amount | None = None
     """For a million tokens of images and videos; ``None``: the same."""
+    output_per_million: Amount | None = None
+    """For a million tokens that the model writes; no estimate counts them, since nobody knows them before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +70,7 @@ class Model:
         return self.prices.get(region)
 
     def estimate_cost(self, tokens: int, region: str) -> tuple[float, str] | None:
-        """Amount and currency of so many tokens of text, before discounts and free quota; ``None`` without a price."""
+        """Amount and currency of sending so many tokens of text, before discounts and free quota; ``None`` without a price."""
         price = self.price(region)
         return None if price is None else (tokens * price.per_million / MILLION, price.currency)
 

@@ -18,7 +18,7 @@ from airflow_provider_modelstudio.hooks.client import ask, make_client, send_que
 from airflow_provider_modelstudio.hooks.fields import read_fields
 from airflow_provider_modelstudio.inference.errors import ConfigurationError, Fault, ModelStudioError, RequestError
 from airflow_provider_modelstudio.inference.transport import ElasticTransport
-from airflow_provider_modelstudio.inference.transport.address import inference_path, secret_shapes
+from airflow_provider_modelstudio.inference.transport.address import inference_path, listing_path, secret_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,8 +78,9 @@ class ModelStudioHook(BaseHook):
     @cached_property
     def catalog(self) -> Catalog:
         """The models that are known, as the connection knows them."""
+        models = self.fields.models
         try:
-            return Catalog.read(self.fields.models)
+            return Catalog.read(models)
         except ConfigurationError as exc:
             raise ConfigurationError(f"connection {self.modelstudio_conn_id!r}: extra models: {exc}") from exc
 
@@ -135,7 +136,7 @@ class ModelStudioHook(BaseHook):
 
     def list_endpoints(self, task_type: str | None = None) -> list[dict[str, Any]]:
         """All endpoints, or those of one task type, as Elasticsearch describes them."""
-        path = inference_path(task_type, None)
+        path = listing_path(task_type)
         told = self._get(path, lambda: self.conn.inference.get(task_type=task_type, inference_id="_all"))
         return [one for one in told.get("endpoints") or [] if isinstance(one, dict)]
 

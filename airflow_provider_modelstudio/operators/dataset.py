@@ -216,6 +216,7 @@ class InferenceOperator(BaseOperator):
         self._catalog = hook.catalog  # Airflow is asked for the connection before the loop starts
         task = self.make_task()
         source, storage = open_locations(self.source, self.destination)
+        self._check_model(task)
         task.check(source.schema)
         clash = sorted({*task.output_columns, task.error_column} & set(source.schema.names))
         if clash:
@@ -345,6 +346,14 @@ class InferenceOperator(BaseOperator):
                 "if it is new, leave model out or describe it in extra models of the connection"
             )
         return model
+
+    def _check_model(self, task: InferenceTask) -> None:
+        """Limits and prices of a model for something else would be wrong without a sign."""
+        known = self.known_model
+        if known is not None and task.task_type not in known.task_types:
+            raise ConfigurationError(
+                f"model {known.name!r} is for {' and '.join(known.task_types)}, not for {task.task_type}"
+            )
 
     def _budget(self, facts: EndpointFacts, region: str | None) -> Budget:
         """The guards, with the price of the model in the region of the connection."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.inference.dataset.groups import group_rows
 from airflow_provider_modelstudio.inference.dataset.images import SourceWithImages
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
@@ -21,10 +23,11 @@ from airflow_provider_modelstudio.operators.rendered import choice, flag, mappin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow.sdk import ObjectStoragePath
+    from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_modelstudio.catalog import Model
     from airflow_provider_modelstudio.inference.dataset import Source
+    from airflow_provider_modelstudio.inference.engine import Options
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
     from airflow_provider_modelstudio.inference.tasks.vector_types import VectorType
 
@@ -254,12 +257,13 @@ class RerankOperator(InferenceOperator):
                 "scores_comparable is for one row a candidate: set query_id_column, or leave it out"
             )
         known = self.known_model
+        # The service cuts what is too much without a word, which ruins the ranking: a reason is better.
         tokens = known.tokens_per_request if known is not None else None
         return Rerank(
             query_column=self.query_column,
             documents_column=self.documents_column,
             output_column=self.output_column,
-            limits=RequestLimits(rows=self.rows_per_request(1), tokens=tokens),
+            limits=RequestLimits(rows=whole_or_none("batch_size", self.batch_size, 1, 2048) or 1, tokens=tokens),
             top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
             return_documents=flag("return_documents", self.return_documents),
             max_documents=self._most_documents(known),
@@ -291,8 +295,7 @@ class RerankOperator(InferenceOperator):
             output_column=self.output_column,
             max_documents=min(most, self.rows_per_request(most)),
             max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
-            # Tokens are estimated: they may split a query too early, but must not refuse one.
-            max_request_tokens=known.tokens_per_request if known is not None and comparable else None,
+            max_request_tokens=known.tokens_per_request if known is not None else None,
             scores_comparable=comparable,
             top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
@@ -304,6 +307,7 @@ class CompletionOperator(InferenceOperator):
     """What a language model answers to a prompt made from each row (``completion``).
 
     Row text is data: it is put in where the placeholder stands, and never evaluated.
+    Estimates and ``max_cost`` count prompts; what the model writes is not known before, and comes on top.
 
     :param prompt: text with ``{column}`` where a row's value belongs; braces are written twice. Not templated, since
         its braces are ours.
@@ -358,11 +362,15 @@ class CompletionOperator(InferenceOperator):
 
     def make_task(self) -> InferenceTask:
         """``completion`` of ``prompt``."""
+        if self.max_cost is not None:
+            self.log.warning(
+                "max_cost counts the prompts; what the model writes comes on top, so bound max_rows as well"
+            )
         return Completion(
             prompt=self.prompt,
             system=self.system,
             output_column=self.output_column,
-            limits=RequestLimits(rows=self.rows_per_request(1)),
+            limits=RequestLimits(rows=whole_or_none("batch_size", self.batch_size, 1, 2048) or 1),
             response_schema=mapping("response_schema", self.response_schema),
             deterministic=flag("deterministic", self.deterministic),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
@@ -383,8 +391,9 @@ class MultiModalEmbedOperator(InferenceOperator):
     :param video_column: column with addresses of videos. (templated)
     :param multi_images_column: column with lists of images, several views of one thing. (templated)
     :param output_column: column for the vector; ``<output_column>_error`` says why a row has none. (templated)
-    :param independent: the model gives a vector for each element instead of one for all; then name one column.
-        ``None``: as the catalog has it of ``model``, else false. (templated)
+    :param independent: the model gives a vector for each element instead of one for all; then name one column, and use
+        an operator for each column. ``None``: as the catalog has it of ``model``, or of the model the endpoint is named
+        like, else false. (templated)
     :param image_root: folder with the images that rows name by a path, relative to it or whole; a local path or an
         object storage URI. Nothing outside of it is read. ``None``: a path is no image. (templated)
     :param max_image_bytes: largest image that is sent itself. (templated)
@@ -441,10 +450,12 @@ class MultiModalEmbedOperator(InferenceOperator):
     def make_task(self) -> InferenceTask:
         """``multi_modal_embedding`` of the columns that are named."""
         most_bytes = whole("max_image_bytes", self.max_image_bytes, 1, 20 * 1024 * 1024)
-        known = self.known_model
+        known = self.known_model or self._named_like_its_model()
         independent = known is not None and known.vectors == "independent"
         if self.independent is not None:
             independent = flag("independent", self.independent)
+        elif known is not None and known.vectors == "both":
+            self._check_fusion(known)
         rows = 1
         if independent and known is not None and self.multi_images_column is None:  # else rows are not elements
             rows = min(filter(None, (known.elements_per_request, known.images_per_request)), default=1)
@@ -462,6 +473,34 @@ class MultiModalEmbedOperator(InferenceOperator):
             vector_type=choice("vector_type", self.vector_type, _VECTOR_TYPES),
             task_settings=mapping("task_settings", self.task_settings),
         )
+
+    def _options(self, context: Context) -> Options:
+        """Where rows may have several elements, the first answer tells what the model does with them: until then, ask one."""
+        options = super()._options(context)
+        if len(self._columns) < 2:  # noqa: PLR2004
+            return options
+        return replace(options, limits=replace(options.limits, start_concurrency=1))
+
+    @property
+    def _columns(self) -> list[str]:
+        columns = (self.text_column, self.image_column, self.video_column, self.multi_images_column)
+        return [column for column in columns if column is not None]
+
+    def _named_like_its_model(self) -> Model | None:
+        """Consoles make endpoints with the names of their models."""
+        model = (self._catalog or Catalog.read()).get(self.inference_id)
+        return model if model is not None and "multi_modal_embedding" in model.task_types else None
+
+    def _check_fusion(self, known: Model) -> None:
+        """A model of both kinds must have been told to fuse where rows have several elements."""
+        settings = mapping("task_settings", self.task_settings) or {}
+        told = [settings, settings.get("parameters")]
+        fuses = any(isinstance(one, dict) and one.get("enable_fusion") is True for one in told)
+        if len(self._columns) > 1 and not fuses:
+            raise ConfigurationError(
+                f"model {known.name!r} gives one vector for each element unless it is told to fuse them: embed one column at "
+                "a time, each into an output_column of its own, or, where the endpoint has enable_fusion, set independent=False"
+            )
 
     def arrange(self, source: Source, task: InferenceTask) -> Source:
         """The source, with as many rows at a time as their image files allow."""

@@ -19,8 +19,9 @@ from airflow_provider_modelstudio.inference.errors import (
     PermanentError,
     RequestError,
 )
-from airflow_provider_modelstudio.operators.provisioning import Provisioning, Result, users_of
-from airflow_provider_modelstudio.operators.rendered import choice, whole_or_none
+from airflow_provider_modelstudio.operators.provisioning import Provisioning, Result, secrets_of, users_of
+from airflow_provider_modelstudio.operators.rendered import choice, text_or_none, whole_or_none
+from airflow_provider_modelstudio.operators.rotation import Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,8 +68,9 @@ class CreateModelOperator(BaseOperator):
         unless it is in use; ``"fail"``. Between deletion and creation of ``"replace"`` there is no endpoint: when the
         creation fails, the error says so, and the next try creates it. (templated)
     :param rotate_key: send the key again to endpoints that are there; with ``"update"`` or ``"replace"``. No server shows
-        which endpoints have the new key, so a retry does all of them again: prefer ``"update"``, since ``"replace"``
-        deletes and creates those once more that an earlier try has replaced.
+        which endpoints have the new key: Airflow 3.3 and newer remember it from one try of a run to the next, so that a
+        retry does the rest; before, a retry does all of them again: prefer ``"update"`` there, since ``"replace"``
+        deletes and creates those once more that an earlier try has replaced. Not templated.
     :param modelstudio_conn_id: the connection. (templated)
     """
 
@@ -112,17 +114,17 @@ class CreateModelOperator(BaseOperator):
         self.rotate_key = rotate_key
         self.modelstudio_conn_id = modelstudio_conn_id
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+    def execute(self, context: Context) -> dict[str, Any]:
         """Make what is missing.
 
         :return: ``endpoints``, a record for each, and their names by what became of them. Never a secret.
         """
         try:
-            return self._make()
+            return self._make(context)
         except PermanentError as error:
             raise AirflowFailException(str(error)) from error
 
-    def _make(self) -> dict[str, Any]:
+    def _make(self, context: Context) -> dict[str, Any]:
         mode = choice("mode", self.mode, _MODES)
         on_existing = choice("on_existing", self.on_existing, _ON_EXISTING)
         if self.rotate_key and on_existing not in {"update", "replace"}:
@@ -145,7 +147,7 @@ class CreateModelOperator(BaseOperator):
             ),
             services=(choice("service", self.service, SERVICES),) if self.service else SERVICES,
             on_existing=on_existing,
-            rotate_key=self.rotate_key,
+            rotation=Rotation(context.get("task_state_store"), secrets_of(hook, own)) if self.rotate_key else None,
             own_body=own,
         )
         provisioning.look()
@@ -160,6 +162,12 @@ class CreateModelOperator(BaseOperator):
 
     def _wanted(self, mode: str, catalog: Catalog) -> tuple[Wanted, ...]:
         dimensions = whole_or_none("dimensions", self.dimensions, 1, 100_000)
+        for name, value in (
+            ("model", self.model),
+            ("task_type", self.endpoint_task_type),
+            ("inference_id", self.inference_id),
+        ):
+            text_or_none(name, value)
         if mode == "automatic":
             for name in ("model", "inference_id", "endpoint_body", "dimensions"):
                 if getattr(self, name) is not None:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.catalog.drift import Change
     from airflow_provider_modelstudio.catalog.wanted import Wanted
     from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
+    from airflow_provider_modelstudio.operators.rotation import Rotation
 
-__all__ = ["Action", "OnExisting", "Provisioning", "Result", "users_of"]
+__all__ = ["Action", "OnExisting", "Provisioning", "Result", "secrets_of", "users_of"]
 
 OnExisting = Literal["keep", "update", "replace", "fail"]
 Action = Literal["created", "kept", "updated", "replaced", "unsupported", "failed"]
@@ -40,6 +41,7 @@ _UNSUPPORTED = re.compile(
 """Of the model or the server. What the account may not do or has not paid for is a failure."""
 _KEY_REFUSED = re.compile(r"InvalidApiKey|(?:invalid|incorrect) api.?key", re.IGNORECASE)
 _TRIAL = "-modelstudio-trial"
+_HAS_THE_KEY = "an earlier try of this task has sent the key"
 _NO_SERVICE = "the server knows none of the services that endpoints for these models are made with"
 
 
@@ -87,6 +89,11 @@ def users_of(told: Mapping[str, Any]) -> str:
     return " and ".join(named)
 
 
+def secrets_of(hook: ModelStudioHook, own_body: Mapping[str, Any] | None) -> frozenset[str]:
+    """All that an endpoint may be given and nobody may see."""
+    return hook.account.secrets | frozenset(_texts(_secret_settings(own_body or {})))
+
+
 class Provisioning:
     """One operation over any number of endpoints. Raises only for what concerns all of them."""
 
@@ -97,16 +104,17 @@ class Provisioning:
         api_host: str,
         services: Sequence[str],
         on_existing: OnExisting,
-        rotate_key: bool,
+        rotation: Rotation | None,
         own_body: Mapping[str, Any] | None,
     ) -> None:
+        """:param rotation: send the key to all endpoints that do not have it yet; ``None``: only to new ones."""
         self._hook = hook
         self._api_host = api_host
         self._services = list(services)
         self._on_existing = on_existing
-        self._rotate_key = rotate_key
+        self._rotation = rotation
         self._own_body = own_body
-        self._secrets = hook.account.secrets | frozenset(_texts(_secret_settings(own_body or {})))
+        self._secrets = secrets_of(hook, own_body)
         self._existing: dict[str, Mapping[str, Any]] = {}
         self._gone: dict[str, tuple[str, ...]] = {}
         """Endpoints that were deleted to be replaced and are not there again, and how they differed."""
@@ -173,6 +181,7 @@ class Provisioning:
                 return Result(wanted=wanted, action="failed", reason=f"{lost}{reason}", drift=shown)
             return Result(wanted=wanted, action="unsupported", reason=reason)
         self._gone.pop(wanted.inference_id, None)
+        self._has_key(wanted)
         return Result(
             wanted=wanted,
             action=action,
@@ -216,8 +225,10 @@ class Provisioning:
         template, body = next((one for one in bodies if one[1].get("service") == service), bodies[0])
         changes = drift(self._filled(_without_secrets(body)), found, wanted.task_type)
         shown = tuple(change.show(self._secrets) for change in changes)
-        if not changes and not self._rotate_key:
-            return Result(wanted=wanted, action="kept", service=service, template=template)
+        due = self._rotation is not None and not self._rotation.has(wanted.inference_id)
+        if not changes and not due:
+            reason = _HAS_THE_KEY if self._rotation is not None else ""
+            return Result(wanted=wanted, action="kept", service=service, template=template, reason=reason)
         if refusal := _refusal(changes, self._on_existing):
             return Result(wanted=wanted, action="failed", service=service, drift=shown, reason=refusal)
         match self._on_existing:
@@ -232,9 +243,10 @@ class Provisioning:
         told: dict[str, Any] = {}
         if settings := body.get("task_settings"):
             told["task_settings"] = settings
-        if self._rotate_key:
+        if self._rotation is not None:
             told["service_settings"] = _secret_settings(self._filled(body))
         self._hook.update_endpoint(wanted.task_type, wanted.inference_id, told)
+        self._has_key(wanted)
         return Result(wanted=wanted, action="updated", service=body.get("service"), template=template, drift=shown)
 
     def _replace(self, wanted: Wanted, shown: tuple[str, ...]) -> Result:
@@ -250,6 +262,10 @@ class Provisioning:
         self._hook.delete_endpoint(inference_id)
         self._gone[inference_id] = shown
         return self._create(wanted, "replaced", shown)
+
+    def _has_key(self, wanted: Wanted) -> None:
+        if self._rotation is not None:
+            self._rotation.note(wanted.inference_id)
 
     def _lost(self, names: Collection[str]) -> str:
         """What a reader must know first, when a replacement went wrong half-way; empty without ``names``."""

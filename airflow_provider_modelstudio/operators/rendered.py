@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
 
-__all__ = ["choice", "flag", "mapping", "number", "whole", "whole_or_none"]
+__all__ = ["choice", "flag", "mapping", "number", "text_or_none", "whole", "whole_or_none"]
 
 Choice = TypeVar("Choice", bound=str)
 _NOTHING = frozenset({"", "None", "none", "null"})
@@ -43,6 +43,13 @@ def number(name: str, value: Any, *, least: float = 0.0, most: float = float("in
         bounds = f"at least {least:g}" + ("" if most == float("inf") else f" and at most {most:g}")
         raise ConfigurationError(f"{name} must be {bounds}, not {value}")
     return found
+
+
+def text_or_none(name: str, value: Any) -> str | None:
+    """A text with something in it, or ``None``."""
+    if value is None or isinstance(value, str):
+        return value or None
+    raise ConfigurationError(f"{name} must be a text, not {type(value).__name__}")
 
 
 def choice(name: str, value: Any, choices: tuple[Choice, ...]) -> Choice:

@@ -25,14 +25,15 @@ class ModelReadySensor(BaseSensorOperator):
     """Wait until an inference endpoint is there, of the task type that is wanted.
 
     While Elasticsearch or the model service is out of order it waits; a login that is refused, or an endpoint of
-    another task type, fails at once.
+    another task type, fails at once, or skips with ``soft_fail``, as a timeout does, wherever it waits.
     Returns ``inference_id``, ``task_type`` and ``service``.
 
     :param inference_id: name of the endpoint. (templated)
     :param task_type: what it must be for, for example ``"text_embedding"``; ``None``: anything. (templated)
     :param free_only: only look whether the endpoint is there, which is free; ``False`` also asks its model one short
         question at each look that finds it, which is billed.
-    :param deferrable: wait in the triggerer and not on a worker.
+    :param deferrable: wait in the triggerer and not on a worker; there it looks each ``poke_interval``, without
+        ``exponential_backoff``.
     :param modelstudio_conn_id: the connection. (templated)
     """
 
@@ -57,23 +58,19 @@ class ModelReadySensor(BaseSensorOperator):
         self.modelstudio_conn_id = modelstudio_conn_id
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
-        """Look once."""
+        """Look once, and leave the rest to the triggerer where it is to wait there.
+
+        Airflow's own ``execute`` is around it in either case, and does as ``soft_fail`` and its like say.
+        """
         hook = ModelStudioHook(self.modelstudio_conn_id)
         try:
             seen = look(hook, self.inference_id, self.endpoint_task_type, free_only=self.free_only)
         except PermanentError as error:
-            raise AirflowFailException(str(error)) from error
-        if isinstance(seen, NotYet):
-            self.log.info("endpoint %s: %s", self.inference_id, seen.reason)
-            return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=asdict(seen))
-
-    def execute(self, context: Context) -> Any:
-        """Wait here, or look once and leave the rest to the triggerer."""
-        if not self.deferrable:
-            return super().execute(context)
-        seen = self.poke(context)
-        if not seen.is_done:
+            raise self._failure(str(error)) from error
+        if not isinstance(seen, NotYet):
+            return PokeReturnValue(is_done=True, xcom_value=asdict(seen))
+        self.log.info("endpoint %s: %s", self.inference_id, seen.reason)
+        if self.deferrable:
             self.defer(
                 trigger=ModelReadyTrigger(
                     inference_id=self.inference_id,
@@ -85,10 +82,16 @@ class ModelReadySensor(BaseSensorOperator):
                 method_name="execute_complete",
                 timeout=timedelta(seconds=self.timeout),
             )
-        return seen.xcom_value
+        return PokeReturnValue(is_done=False)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:  # noqa: ARG002 - Airflow's signature
         """What the trigger saw."""
         if event["status"] != "ready":
-            raise AirflowFailException(event["reason"])
+            raise self._failure(event["reason"])
         return event["endpoint"]
+
+    def _failure(self, reason: str) -> AirflowFailException:
+        """What ends the sensor; Airflow does not say why it skips."""
+        if self.soft_fail or self.never_fail:
+            self.log.warning("%s", reason)
+        return AirflowFailException(reason)

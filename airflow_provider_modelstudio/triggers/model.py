@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.decide import Wait, decide
@@ -75,7 +76,8 @@ def look(hook: ModelStudioHook, inference_id: str, task_type: str | None, *, fre
 class ModelReadyTrigger(BaseTrigger):
     """Fires once an inference endpoint can be used, or never will.
 
-    Asking blocks, so it happens in a thread.
+    Asking blocks, so it happens in a thread; in one of asgiref's, since before Airflow 3.3 a
+    triggerer dies when any other asks it for a connection.
 
     :param inference_id: name of the endpoint
     :param task_type: what it must be for; ``None``: anything
@@ -113,9 +115,10 @@ class ModelReadyTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event: ``ready`` with the endpoint, or ``failed`` with the reason."""
         hook = ModelStudioHook(self.modelstudio_conn_id)
+        look_apart = sync_to_async(look, thread_sensitive=False)
         while True:
             try:
-                seen = await asyncio.to_thread(look, hook, self.inference_id, self.task_type, free_only=self.free_only)
+                seen = await look_apart(hook, self.inference_id, self.task_type, free_only=self.free_only)
             except (ConfigurationError, EndpointError) as error:
                 yield _event(status="failed", reason=str(error))
                 return

@@ -38,6 +38,10 @@ def sandbox():
 @pytest.fixture
 def connection(sandbox):
     """``modelstudio_default``, as an environment variable gives it."""
+    return connection_to(sandbox)
+
+
+def connection_to(sandbox):
     extra = {"model_studio_api_key": "sk-made-up-0123456789", "api_host": sandbox.url}
     login = {"login": "tester", "password": "made-up-secret"}
     return json.dumps({"conn_type": "modelstudio", "host": sandbox.url, "extra": extra, **login})

@@ -1,22 +1,42 @@
-"""The example Dag in a whole Airflow: scheduler, executor, Dag processor and API server, each a program of its own."""
+"""Dags in a whole Airflow: scheduler, executor, triggerer, Dag processor and API server, each a program of its own."""
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import socket
+import time
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pyarrow.dataset as ds
 import pytest
+from packaging.version import Version
 
+from airflow_provider_modelstudio.catalog import Catalog
+from airflow_provider_modelstudio.catalog.wanted import every_model
+from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
+from airflow_provider_modelstudio.sandbox.faults import Match, Refuse, Rule
+from airflow_provider_modelstudio.sandbox.server import Sandbox
 from demo.private_airflow import PrivateAirflow, port_is_free
 from demo.screen import Screen
 from demo.sessions import Sessions
 from demo.watch import watch
+from tests.airflow.conftest import connection_to
 
-EXAMPLES = Path(__file__).parents[2] / "example_dags"
+DAGS = (
+    Path(__file__).parents[2] / "example_dags" / "reembed_docs.py",
+    Path(__file__).parent / "dags" / "wait_and_rotate.py",
+)
 CONF = {"packages": ["packaging"], "max_rows": 40}
+HAS_STATE_STORE = Version(version("apache-airflow")) >= Version("3.3")
+SENSORS = {"ready", "wrong", "never"}
+
+pytestmark = [pytest.mark.scheduler, pytest.mark.timeout(420)]
 
 
 def free_port():
@@ -25,27 +45,55 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.scheduler
-@pytest.mark.timeout(420)
-def test_reembed_docs_in_a_whole_airflow(sandbox, connection, tmp_path):
-    """Two runs succeed, the first writes the vectors, the second asks nothing, and no program is left behind."""
-    settings = {"AIRFLOW_CONN_MODELSTUDIO_DEFAULT": connection, "REEMBED_DOCS_FOLDER": str(tmp_path / "data")}
-    screen = Screen()
-    with Sessions(tmp_path / "airflow") as sessions:
-        airflow = PrivateAirflow(sessions, dags=EXAMPLES, port=free_port(), settings=settings)
-        airflow.migrate()
-        airflow.start("reembed_docs")
+def put_aside(log):
+    """Tasks of which the scheduler has noticed that they are deferred.
 
-        def run():
-            return watch(airflow, sessions, screen, "reembed_docs", airflow.trigger("reembed_docs", CONF))
+    One that runs again before that is taken for one whose worker died (Airflow 3.3.2, ``process_executor_events``).
+    """
+    return set(re.findall(r"TaskInstance Finished: .*? task_id=(\w+),.* state=deferred", log.read_text()))
 
-        first = run()
-        asked = sandbox.requests
-        second = run()
-        events = airflow.get("/api/v2/assets/events?source_dag_id=reembed_docs&order_by=timestamp")["asset_events"]
-        processes = sessions.members()
 
-    rows = ds.dataset(tmp_path / "data" / "vectors", format="parquet").to_table()
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole Airflow with the Dags; at the end no program of it is left behind."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "dags").mkdir()
+    for dag in DAGS:
+        shutil.copy(dag, folder / "dags")
+    with Sandbox(engine="hashed", user="tester", password="made-up-secret") as sandbox:
+        settings = {
+            "AIRFLOW_CONN_MODELSTUDIO_DEFAULT": connection_to(sandbox),
+            "REEMBED_DOCS_FOLDER": str(folder / "data"),
+            "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "1",
+        }
+        with Sessions(folder / "airflow") as sessions:
+            airflow = PrivateAirflow(sessions, dags=folder / "dags", port=free_port(), settings=settings)
+            airflow.migrate()
+            airflow.start("reembed_docs", triggerer=True)
+
+            def finish(dag_id, run_id):
+                return watch(airflow, sessions, Screen(), dag_id, run_id)
+
+            yield SimpleNamespace(airflow=airflow, sandbox=sandbox, folder=folder, logs=sessions.logs, finish=finish)
+            processes = sessions.members()
+    assert len(processes) >= 5
+    assert not [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert port_is_free(airflow.port)
+
+
+def test_reembed_docs_in_a_whole_airflow(whole):
+    """Two runs succeed, the first writes the vectors, the second asks nothing."""
+    airflow, sandbox = whole.airflow, whole.sandbox
+
+    def run():
+        return whole.finish("reembed_docs", airflow.trigger("reembed_docs", CONF))
+
+    first = run()
+    asked = sandbox.requests
+    second = run()
+    events = airflow.get("/api/v2/assets/events?source_dag_id=reembed_docs&order_by=timestamp")["asset_events"]
+
+    rows = ds.dataset(whole.folder / "data" / "vectors", format="parquet").to_table()
     assert len(rows) == first["embed"]["rows"] == first["harvest"]["rows"] == 40
     vectors = np.array(rows["embedding"].to_pylist())
     assert vectors.shape == (40, sandbox.engine.dimensions)
@@ -58,6 +106,38 @@ def test_reembed_docs_in_a_whole_airflow(sandbox, connection, tmp_path):
     assert sandbox.requests == asked
     assert [event["extra"] for event in events] == [first["embed"], second["embed"]]
 
-    assert len(processes) >= 4
-    assert not [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert port_is_free(airflow.port)
+
+def test_sensors_wait_in_the_triggerer_and_a_rotation_goes_on(whole, monkeypatch):
+    """Sensors defer, and end as the triggerer saw it: ready with the endpoint, skipped for another task type and for a
+    timeout. A key that could not be sent to one endpoint is sent to it, and to no other, by the retry.
+    """
+    airflow, sandbox = whole.airflow, whole.sandbox
+    *others, last = [one.inference_id for one in every_model(Catalog.read(), "rerank")]
+    sandbox.play([Rule(act=Refuse(error="throttled"), match=Match(operation="create", inference_id=last, first=1))])
+    said = json.loads(airflow.environment["AIRFLOW_CONN_MODELSTUDIO_DEFAULT"])
+    stored = {**said, "connection_id": "stored", "extra": json.dumps(said["extra"])}
+    airflow.call("POST", "/api/v2/connections", stored)
+    run_id = airflow.trigger("wait_and_rotate", {})
+    run = airflow.run_path("wait_and_rotate", run_id)
+
+    def tasks():
+        return {task["task_id"]: task for task in airflow.get(f"{run}/taskInstances")["task_instances"]}
+
+    patience = time.monotonic() + 240
+    while not {"ready", "wrong"} <= put_aside(whole.logs / "scheduler.log"):
+        assert time.monotonic() < patience, {name: task["state"] for name, task in tasks().items()}
+        time.sleep(0.5)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", airflow.environment["AIRFLOW_CONN_MODELSTUDIO_DEFAULT"])
+    ModelStudioHook().create_endpoint("rerank", "late", {"service": "sandbox"})
+
+    said = whole.finish("wait_and_rotate", run_id)
+    assert said["ready"] == {"inference_id": "late", "task_type": "rerank", "service": "sandbox"}
+    ended = tasks()
+    assert {name: ended[name]["state"] for name in SENSORS} == {
+        "ready": "success",
+        "wrong": "skipped",
+        "never": "skipped",
+    }
+    assert ended["rotate"]["try_number"] == 2
+    assert said["rotate"]["created"] == [last]
+    assert said["rotate"]["kept" if HAS_STATE_STORE else "updated"] == others

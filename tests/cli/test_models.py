@@ -47,6 +47,8 @@ def test_catalog_without_a_cluster():
         "service": "",
     }
     assert {row["task_type"] for row in cli.side_by_side(catalog, [], task_type="rerank")} == {"rerank"}
+    (plus,) = [row for row in rows if row["model"] == "qwen-plus"]
+    assert plus["prices"] == "0.8 CNY/1M, answers 2 (cn), 0.4 USD/1M, answers 1.2 (intl)"
 
 
 @pytest.mark.parametrize(

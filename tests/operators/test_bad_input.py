@@ -209,10 +209,12 @@ def test_a_key_of_another_region_or_an_unknown_model_spoils_no_row(sandbox, run,
     [
         ({"inference_id": "nobody"}, "there is no such inference endpoint (404)"),
         ({"model": "no-such-model-9"}, "the catalog has no model 'no-such-model-9'"),
+        ({"inference_id": None}, "inference_id must be a text, not NoneType"),
+        ({"inference_id": 7}, "inference_id must be a text, not int"),
     ],
 )
 def test_what_is_not_there_is_named(sandbox, run, operator, parameters, words):
-    """An endpoint or a model that nobody knows stops each operator before anything is asked."""
+    """An endpoint or a model that nobody knows, or none at all, stops each operator before anything is asked."""
     with pytest.raises(AirflowFailException) as caught:
         run(
             operator,
@@ -221,6 +223,21 @@ def test_what_is_not_there_is_named(sandbox, run, operator, parameters, words):
         )
     assert words in str(caught.value)
     assert sandbox.bill == []
+
+
+@pytest.mark.parametrize("operator", ALL, ids=lambda one: one.__name__)
+def test_a_model_of_another_task_type_is_named(sandbox, run, operator):
+    """Its limits and prices would be wrong without a sign."""
+    model = "text-embedding-v2" if operator is not EmbedOperator else "qwen3-rerank"
+    with pytest.raises(AirflowFailException, match=f"model '{model}' is for .*, not for "):
+        run(
+            operator,
+            pa.table(GOOD[operator]),
+            inference_id=ENDPOINTS[operator],
+            model=model,
+            **USUAL.get(operator, {}),
+        )
+    assert sandbox.calls == []
 
 
 @pytest.mark.parametrize("operator", ALL, ids=lambda one: one.__name__)

@@ -129,12 +129,31 @@ def test_a_dry_run_counts_a_request_for_each_query(sandbox, rerank):
     assert summary["requests"] == 3
 
 
-def test_the_catalog_bounds_a_request(rerank):
-    """With a model that is known, requests keep to its documents and, where queries may be split, to its tokens."""
-    ids, documents = ["q"] * 40, [f"{i} " + "word " * 900 for i in range(40)]
+def test_the_catalog_bounds_a_request(sandbox, rerank):
+    """Beyond the tokens of a model that is known, a query has a reason in each of its rows and is not sent, or is split."""
+    ids = ["long"] * 40 + ["short"] * 2
+    documents = [f"{i} " + "word " * 900 for i in range(40)] + DOCUMENTS[:2]
     table = pa.table({"query_id": ids, "query": ids, "document": documents})
-    summary, _ = rerank(table, model="gte-rerank-v2", scores_comparable="true")
-    assert (summary["failed"], summary["requests"]) == (0, 2)
+    summary, rows = rerank(table, model="gte-rerank-v2")
+    words = "query and documents have more than 30000 tokens, and scores of two requests are not said to be comparable"
+    assert [row["reranked_error"] for row in rows] == [words] * 40 + [None] * 2
+    assert sorted(row["rank"] for row in rows[40:]) == [1, 2]
+    assert (summary["failed"], summary["requests"], sandbox.requests) == (40, 1, 1)
+    summary, rows = rerank(table=None, model="gte-rerank-v2", scores_comparable="true")
+    assert (summary["failed"], summary["requests"]) == (0, 3)
+    assert sorted(row["rank"] for row in rows[:40]) == list(range(1, 41))
+
+
+def test_tokens_of_a_query_count_for_each_of_its_documents(rerank, run):
+    """A long query over many short documents is too much in both forms, although its texts together are not."""
+    query, documents = "long question " * 250, ["d"] * 40
+    table = pa.table({"query_id": [1] * 40, "query": [query] * 40, "document": documents})
+    assert len(query) + 40 < 30000
+    summary, _ = rerank(table, model="gte-rerank-v2")
+    assert (summary["failed"], summary["requests"]) == (40, 0)
+    lists = pa.table({"query": [query, "short"], "documents": [documents, DOCUMENTS]})
+    _, listed = run(RerankOperator, lists, inference_id="bailian_rerank", model="gte-rerank-v2", run_id="lists")
+    assert [row["reranked_error"] for row in listed] == ["query and documents have more than 30000 tokens", None]
 
 
 def test_the_connection_can_say_that_scores_of_a_model_compare(sandbox, rerank, monkeypatch):

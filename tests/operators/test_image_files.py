@@ -11,6 +11,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.io import attach
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_modelstudio.inference.dataset.images import ImageFiles
 from airflow_provider_modelstudio.operators.inference import MultiModalEmbedOperator
@@ -65,6 +67,26 @@ def test_files_are_sent_themselves_and_each_row_fails_alone(sandbox, run, images
     assert rows[0]["embedding"] == rows[5]["embedding"] != rows[3]["embedding"]
     assert (summary["embedded"], summary["deduplicated"], summary["failed"]) == (2, 1, 4)
     assert sum(paid.count for paid in sandbox.bill) == 2
+
+
+def test_images_of_an_object_store_are_sent_themselves(sandbox, run, images):
+    """A URI as image_root: what a row names there has the vector of its bytes, as on disk."""
+    store = MemoryFileSystem()
+    attach("memory", conn_id="pictures", fs=store)
+    for name in ("black.png", "white.png"):
+        store.pipe_file(f"/catalogue/{name}", (images / name).read_bytes())
+    table = pa.table({"file": ["black.png", "none.png", "/catalogue/white.png", "../secret.png"]})
+    named = {"inference_id": "bailian_mm", "image_column": "file"}
+    _, rows = run(MultiModalEmbedOperator, table, image_root="memory://pictures@/catalogue", **named)
+    assert [row["embedding_error"] for row in rows] == [
+        None,
+        "image file is missing",
+        None,
+        "image file lies outside of image_root",
+    ]
+    disk = pa.table({"file": ["black.png", "white.png"]})
+    _, same = run(MultiModalEmbedOperator, disk, image_root=str(images), run_id="disk", **named)
+    assert [row["embedding"] for row in same] == [rows[0]["embedding"], rows[2]["embedding"]]
 
 
 def test_the_same_images_in_a_column_have_the_same_vectors(sandbox, run, images, tmp_path):

@@ -490,12 +490,101 @@ def test_a_model_that_gives_a_vector_for_each_image_gets_many_rows_at_once(sandb
     assert (summary["embedded"], summary["requests"]) == (16, 16)
 
 
-def test_a_vector_for_each_element_where_one_was_expected_fails_its_row(sandbox, run):
-    """What cannot be told apart is not written: the row keeps its place, and says how many vectors came."""
-    table = pa.table({"image": ["https://a.example/1.png", None], "text": ["a", "b"]})
-    summary, rows = run(
-        MultiModalEmbedOperator, table, inference_id="bailian_mm", image_column="image", text_column="text"
+def page_rows(number):
+    """Rows with the text and the image of the product page's sample."""
+    image = "https://img.alicdn.com/imgextra/i3/O1CN01rdstgY1uiZWt8gqSL_!!6000000006071-0-tps-1970-356.jpg"
+    return pa.table({"text": [f"多模态向量模型 {i}" for i in range(number)], "image": [image] * number})
+
+
+@pytest.mark.parametrize("on_row_error", ["null", "fail", "quarantine"])
+def test_a_vector_for_each_element_where_one_was_expected_stops_at_the_first_answer(sandbox, run, on_row_error):
+    """What cannot be told apart is not written and not paid for again: the error says what came and what to do."""
+    parameters = {"inference_id": "bailian_mm", "image_column": "image", "on_row_error": on_row_error}
+    with pytest.raises(
+        AirflowFailException, match=r"2 vectors came for a row with 2 elements.*embed one column at a time"
+    ):
+        run(MultiModalEmbedOperator, page_rows(99), text_column="text", **parameters)
+    assert len(sandbox.bill) == 1
+
+
+def test_a_fused_vector_where_one_for_each_was_expected_stops_at_the_first_answer(sandbox, run):
+    """The same the other way round: several rows in one request, and one vector."""
+    parameters = {"inference_id": "bailian_mm", "image_column": "image", "task_settings": {"enable_fusion": True}}
+    table = pa.table({"image": [f"https://a.example/{i}.png" for i in range(16)]})
+    with pytest.raises(AirflowFailException, match=r"one vector came for 8 rows.*set independent=False"):
+        run(MultiModalEmbedOperator, table, model="multimodal-embedding-v1", concurrency=1, **parameters)
+    assert len(sandbox.bill) == 1
+    summary, _ = run(MultiModalEmbedOperator, None, independent=False, **parameters)
+    assert summary["embedded"] == 16
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"model": "qwen3-vl-embedding"}, "unless it is told to fuse them: embed one column at a time"),
+        ({"inference_id": "qwen3-vl-embedding"}, "'qwen3-vl-embedding' gives one vector for each element unless"),
+        (
+            {"model": "tongyi-embedding-vision-flash"},
+            "gives one vector for each element .independent.; embed one column",
+        ),
+        (
+            {"inference_id": "tongyi-embedding-vision-plus"},
+            "gives one vector for each element .independent.; embed one",
+        ),
+    ],
+)
+def test_several_columns_for_a_model_that_does_not_fuse_are_refused_before_anything_is_paid(
+    sandbox, run, parameters, words
+):
+    """What the catalog knows of the model named, or of the model the endpoint is named like, is enough."""
+    named = {"inference_id": "bailian_mm", "text_column": "text", "image_column": "image", **parameters}
+    with pytest.raises(AirflowFailException, match=words):
+        run(MultiModalEmbedOperator, page_rows(3), **named)
+    assert sandbox.calls == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"task_settings": {"enable_fusion": True}}, {"independent": False, "task_settings": {"enable_fusion": True}}],
+)
+def test_a_model_of_both_kinds_fuses_when_it_is_told_to(sandbox, run, told):
+    """One vector for text and image together, and a row that has one of them only is asked all the same."""
+    table = pa.table({"text": ["a", "b", None], "image": ["https://a.example/1.png", None, None]})
+    named = {
+        "inference_id": "bailian_mm",
+        "model": "qwen3-vl-embedding",
+        "text_column": "text",
+        "image_column": "image",
+    }
+    summary, rows = run(MultiModalEmbedOperator, table, **named, **told)
+    assert (summary["embedded"], summary["failed"]) == (2, 1)
+    assert [row["embedding_error"] for row in rows] == [None, None, "no text, image or video"]
+
+
+def test_each_vector_of_an_independent_model_has_a_column_of_its_own(sandbox, run, tmp_path):
+    """An operator a column, the second reads what the first wrote: all vectors side by side, each paid for once."""
+    named = {"inference_id": "bailian_mm", "model": "tongyi-embedding-vision-plus"}
+    table = page_rows(4).append_column("none", pa.array([None] * 4, pa.string()))
+    run(MultiModalEmbedOperator, table, text_column="text", output_column="text_embedding", **named)
+    summary, _ = run(
+        MultiModalEmbedOperator,
+        None,
+        source=str(tmp_path / "out"),
+        destination=str(tmp_path / "both"),
+        image_column="image",
+        output_column="image_embedding",
+        **named,
     )
-    assert (summary["embedded"], summary["failed"]) == (1, 1)
-    assert "2 vectors" in rows[0]["embedding_error"]
-    assert rows[1]["embedding_error"] is None
+    assert (summary["rows"], summary["failed"]) == (4, 0)
+    both = pq.read_table(tmp_path / "both")
+    assert both.column_names == [
+        "text",
+        "image",
+        "none",
+        "text_embedding",
+        "text_embedding_error",
+        "image_embedding",
+        "image_embedding_error",
+    ]
+    assert both["text_embedding"].null_count == both["image_embedding"].null_count == 0
+    assert sum(paid.count for paid in sandbox.bill) == 4 + 1  # equal images are asked once

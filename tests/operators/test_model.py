@@ -251,6 +251,88 @@ def test_rotated_key_is_sent_again(sandbox):
         create(**MANUAL, rotate_key=True)
 
 
+class _Store:
+    """Airflow's store of task state, which stays from one try to the next."""
+
+    def __init__(self, broken=()):
+        self.kept = {}
+        self.broken = broken
+
+    def get(self, name):
+        if "get" in self.broken:
+            raise OSError("no answer")
+        return json.loads(json.dumps(self.kept.get(name)))
+
+    def set(self, name, value):
+        if "set" in self.broken:
+            raise OSError("no answer")
+        self.kept[name] = value
+
+
+def rotate(store, **parameters):
+    operator = CreateModelOperator(task_id="create", task_type="rerank", rotate_key=True, **parameters)
+    return operator.execute({} if store is None else {"task_state_store": store})
+
+
+RERANKS = [one.inference_id for one in every_model(Catalog.read(), "rerank")]
+
+
+@pytest.mark.parametrize("on_existing", ["update", "replace"])
+def test_rotation_goes_on_where_an_earlier_try_failed(sandbox, on_existing):
+    """One fails after others have the key: the error names it, and the retry sends the key to it and to no other."""
+    create(task_type="rerank")
+    first, last = RERANKS[0], RERANKS[-1]
+    name = last if on_existing == "update" else f"{last}-modelstudio-trial"
+    operation = "update" if on_existing == "update" else "create"
+    failing = Rule(act=Refuse(error="throttled"), match=Match(operation=operation, inference_id=name))
+    sandbox.play([failing])
+    store = _Store()
+    with pytest.raises(OutageError, match=f"1 of {len(RERANKS)} endpoints failed.*a retry does the rest: {last}"):
+        rotate(store, on_existing=on_existing)
+    sandbox.play([])
+    since = len(sandbox.calls)
+    told = rotate(store, on_existing=on_existing)
+    assert told[f"{on_existing}d"] == [last]
+    assert told["kept"] == RERANKS[:-1]
+    assert told["endpoints"][0]["reason"] == "an earlier try of this task has sent the key"
+    assert {one.removesuffix("-modelstudio-trial") for _, one in written(sandbox, since)} == {last}
+    since = len(sandbox.calls)
+    assert rotate(store, on_existing=on_existing)["kept"] == RERANKS
+    assert written(sandbox, since) == []
+    assert KEY not in json.dumps(store.kept)
+    assert first in json.dumps(store.kept)
+
+
+def test_an_endpoint_made_by_an_earlier_try_has_the_key(sandbox):
+    """What was created has the key already."""
+    sandbox.play([refused_for(RERANKS[-1], Refuse(error="throttled"))])
+    store = _Store()
+    with pytest.raises(OutageError):
+        rotate(store, on_existing="replace")
+    sandbox.play([])
+    told = rotate(store, on_existing="replace")
+    assert (told["created"], told["kept"]) == ([RERANKS[-1]], RERANKS[:-1])
+
+
+def test_another_key_is_another_rotation(sandbox, connect):
+    """A key that was changed between two tries is sent to all; so is the same key in the next run."""
+    create(task_type="rerank")
+    store = _Store()
+    assert rotate(store, on_existing="update")["updated"] == RERANKS
+    connect(sandbox, model_studio_api_key=KEY[::-1], api_host=HOST)
+    assert rotate(store, on_existing="update")["updated"] == RERANKS
+    assert rotate(store, on_existing="update")["kept"] == RERANKS
+    assert rotate(_Store(), on_existing="update")["updated"] == RERANKS
+
+
+@pytest.mark.parametrize("store", [None, _Store(broken={"get"}), _Store(broken={"set"})], ids=["none", "get", "set"])
+def test_without_a_memory_the_key_is_sent_again(sandbox, store):
+    """Before Airflow 3.3, or when its store does not answer: never is an endpoint left without the key."""
+    create(task_type="rerank")
+    for _ in range(2):
+        assert rotate(store, on_existing="update")["updated"] == RERANKS
+
+
 def test_own_body_is_passed_through(sandbox):
     """A body of the user's own is sent as it is; the second run finds it in place."""
     parameters = {"mode": "manual", "endpoint_body": OWN, "task_type": "rerank", "inference_id": "own"}
@@ -443,6 +525,9 @@ def test_cluster_that_is_gone(connect):
         ({**MANUAL, "dimensions": "many"}, "dimensions must be a whole number"),
         ({**MANUAL, "dimensions": 100}, "dimensions is 100"),
         ({**MANUAL, "inference_id": "../x"}, "inference_id must be"),
+        ({**MANUAL, "inference_id": 7}, "inference_id must be a text, not int"),
+        ({"mode": "manual", "model": 7}, "model must be a text, not int"),
+        ({"task_type": 7}, "task_type must be a text, not int"),
         ({"mode": "manual", "endpoint_body": OWN}, "needs task_type and inference_id"),
         ({"mode": "manual", "endpoint_body": "{}", "task_type": "rerank", "inference_id": "x"}, "dictionary, not str"),
         (
@@ -510,6 +595,15 @@ def test_delete(sandbox):
     assert delete(inference_id="mine") == {**nobody, "action": "missing"}
     with pytest.raises(AirflowFailException, match="no endpoint mine, and missing_ok is False"):
         delete(inference_id="mine", missing_ok=False)
+
+
+@pytest.mark.parametrize("inference_id", [None, "", 7, "_all", "*", ["a"]])
+@pytest.mark.parametrize("how", [{}, {"force": True}, {"dry_run": True}])
+def test_what_names_no_endpoint_deletes_none(sandbox, inference_id, how):
+    """Elasticsearch would take nothing for all: it is never asked."""
+    with pytest.raises(AirflowFailException, match="inference_id must be"):
+        delete(inference_id=inference_id, **how)
+    assert sandbox.calls == []
 
 
 def test_delete_by_another_task_type(sandbox):

@@ -9,7 +9,8 @@ import threading
 import time
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
+from airflow.sdk.bases.operator import TriggerFailureReason
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.sandbox.faults import Delay, Match, Refuse, Reset, Rule
@@ -103,6 +104,8 @@ def test_outages_are_waited_out(sandbox, operation, act):
     [
         ([], {"task_type": "completion"}, "is for rerank, not for completion"),
         ([], {"inference_id": "_all"}, "inference_id must be"),
+        ([], {"inference_id": None}, "inference_id must be a text, not NoneType"),
+        ([], {"inference_id": 7}, "inference_id must be a text, not int"),
         ([Rule(act=Refuse(error="401"), match=Match(operation="get"))], {}, "401"),
         ([Rule(act=Refuse(error="upstream_401"))], {"free_only": False}, "InvalidApiKey"),
         ([], {"modelstudio_conn_id": "nowhere"}, "no connection 'nowhere'"),
@@ -129,6 +132,35 @@ def test_deferral(sandbox):
     assert done == {"inference_id": "new", "task_type": "rerank", "service": "sandbox"}
     with pytest.raises(AirflowFailException, match="why"):
         sensor().execute_complete({}, {"status": "failed", "reason": "why"})
+
+
+WRONG_TYPE = {"status": "failed", "reason": "endpoint bailian_rerank is for rerank, not for completion"}
+TIMED_OUT = {"error": TriggerFailureReason.TRIGGER_TIMEOUT}
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("policy", ["soft_fail", "never_fail"])
+def test_soft_fail_skips_at_the_first_look(sandbox, capsys, deferrable, policy):
+    """What would fail skips instead, also before anything was deferred; why is in the log."""
+    with pytest.raises(AirflowSkipException):
+        sensor(task_type="completion", deferrable=deferrable, **{policy: True}).execute({})
+    assert "is for rerank, not for completion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "kind", "words"),
+    [
+        ("execute_complete", {"event": WRONG_TYPE}, AirflowFailException, "is for rerank, not for completion"),
+        ("__fail__", TIMED_OUT, AirflowSensorTimeout, "(?i)trigger.timeout"),
+    ],
+)
+def test_soft_fail_holds_after_deferral(sandbox, capsys, method, given, kind, words):
+    """What the trigger saw and the timeout of the triggerer fail the task, or skip it where it may."""
+    with pytest.raises(kind, match=words):
+        sensor(deferrable=True).resume_execution(method, given, {})
+    with pytest.raises(AirflowSkipException):
+        sensor(deferrable=True, soft_fail=True).resume_execution(method, given, {})
+    assert method == "__fail__" or words in capsys.readouterr().out
 
 
 def test_trigger_survives_serialization(sandbox):

@@ -134,7 +134,11 @@ class InferenceTask(Protocol):
         """The JSON request body."""
 
     def decode(self, answer: Answer, questions: Sequence[Question]) -> Decoded:
-        """Columns from an answer. Raises :class:`~..errors.AnswerError` when the answer as a whole cannot be used."""
+        """Columns from an answer.
+
+        Raises :class:`~..errors.AnswerError` when the answer as a whole cannot be used, and
+        :class:`~..errors.EndpointError` when it tells that no other one could.
+        """
 
     def output_schema(self, dimensions: int | None) -> pa.Schema:
         """Schema of ``output_columns`` when nothing was answered; ``dimensions`` of a dense vector where known."""

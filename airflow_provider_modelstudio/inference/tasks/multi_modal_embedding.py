@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import pyarrow as pa
 
-from airflow_provider_modelstudio.inference.errors import ConfigurationError, InputError
+from airflow_provider_modelstudio.inference.errors import AnswerError, ConfigurationError, EndpointError, InputError
 
 from . import Decoded, Question, Refused, RequestLimits, Wider
 from .columns import check_text, column_at, field_at, is_binary, is_list, is_string, read_lists, read_texts
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from . import Answer
+    from .vectors import Vectors
 
 __all__ = ["NOTHING", "MultiModalEmbedding"]
 
@@ -202,15 +203,17 @@ class MultiModalEmbedding:
         return msgspec.json.encode(body)
 
     def decode(self, answer: Answer, questions: Sequence[Question]) -> Decoded:
-        """``{"multi_modal_embedding": [{"embedding": […]}]}``, in JSON or CBOR; see :func:`.vectors.read_vectors`."""
-        vectors = read_vectors(
-            answer,
-            self.task_type,
-            rows=len(questions),
-            dimensions=self.dimensions,
-            hint="a model that gives a vector for each element needs rows of one element (independent=True), "
-            "a model that fuses them needs one row a request (independent=False)",
-        )
+        """``{"multi_modal_embedding": [{"embedding": […]}]}``, in JSON or CBOR; see :func:`.vectors.read_vectors`.
+
+        Raises :class:`~..errors.EndpointError` when the model is of the other kind than the task was told: each answer to
+        come would be paid for in vain, and more than one would not tell more.
+        """
+        try:
+            vectors = self._read(answer, len(questions))
+        except AnswerError:
+            if (reason := self._other_kind(answer, questions)) is not None:
+                raise EndpointError(reason) from None
+            raise
         schema = self.output_schema(vectors.matrix.shape[1])
         columns, refused = vector_columns(vectors, self.vector_type)
         return Decoded(pa.RecordBatch.from_arrays(columns, schema=schema), refused)
@@ -218,6 +221,34 @@ class MultiModalEmbedding:
     def output_schema(self, dimensions: int | None) -> pa.Schema:
         """Vectors of the dimensions known, here or from this task; of any length otherwise."""
         return pa.schema(vector_fields(self.output_column, self.vector_type, dimensions or self.dimensions))
+
+    def _read(self, answer: Answer, vectors: int) -> Vectors:
+        return read_vectors(
+            answer,
+            self.task_type,
+            rows=vectors,
+            dimensions=self.dimensions,
+            hint="a model that gives a vector for each element needs rows of one element (independent=True), "
+            "a model that fuses them needs one row a request (independent=False)",
+        )
+
+    def _other_kind(self, answer: Answer, questions: Sequence[Question]) -> str | None:
+        """What to do about a model that is of the other kind; ``None`` when that is not what is wrong with the answer."""
+        if self.independent:
+            number, said = 1, f"one vector came for {len(questions)} rows: the model fuses them; set independent=False"
+        else:
+            number = sum(len(json.loads(f"[{question.value}]")) for question in questions)
+            said = (
+                f"{number} vectors came for a row with {number} elements: the model gives one for each; embed one column at "
+                "a time, each into an output_column of its own, or let the endpoint fuse (enable_fusion, where it knows it)"
+            )
+        if number == len(questions):
+            return None
+        try:
+            self._read(answer, number)
+        except AnswerError:
+            return None
+        return said
 
     def _narrow(self, columns: pa.RecordBatch) -> Decoded:
         return narrowed(columns, self.output_schema(columns.column(0).type.list_size), self.vector_type)

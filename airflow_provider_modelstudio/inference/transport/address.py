@@ -24,6 +24,7 @@ __all__ = [
     "forbidden_address",
     "inference_path",
     "is_loopback",
+    "listing_path",
     "normal_url",
     "secret_shapes",
 ]
@@ -187,12 +188,25 @@ def _check_host(host: str, what: str) -> None:
         raise ConfigurationError(f"{what} names {host!r}: refused, this is {why}")
 
 
-@lru_cache(64)
-def inference_path(task_type: str | None, inference_id: str | None) -> str:
-    """Path of an endpoint, or of all, ids percent-encoded; without ``task_type`` Elasticsearch looks the type up.
+def inference_path(task_type: str | None, inference_id: str) -> str:
+    """Path of an endpoint, its id percent-encoded; without ``task_type`` Elasticsearch looks the type up.
 
-    Raises :class:`~..errors.ConfigurationError` for what Elasticsearch takes for no task type or no id.
+    Raises :class:`~..errors.ConfigurationError` for what Elasticsearch takes for no task type or no id. That is nothing,
+    too: Elasticsearch would take it for all endpoints.
     """
+    for name, value in (("task_type", task_type or ""), ("inference_id", inference_id)):
+        if not isinstance(value, str):
+            raise ConfigurationError(f"{name} must be a text, not {type(value).__name__}")
+    return _path(task_type, inference_id)
+
+
+def listing_path(task_type: str | None) -> str:
+    """Path of all endpoints, or of all of a task type."""
+    return _path(task_type, None)
+
+
+@lru_cache(64)
+def _path(task_type: str | None, inference_id: str | None) -> str:
     if task_type is not None and not _TASK_TYPE.fullmatch(task_type):
         raise ConfigurationError(f"task_type must be lower-case letters and _, not {task_type[:80]!r}")
     if inference_id is None:
