@@ -201,8 +201,8 @@ MUTANTS = (
     # Money.
     Mutant("a guard does not stop a run", SENDER, "        if refusal is not None:", "        if False:", LEASES),
     Mutant("a guard does not refuse a run", ENGINE_ROOM, "        if refusal is not None:", "        if False:", OPERATORS),
-    Mutant("requests of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "return spent.requests <= self._allowed.requests and ", "return ", LEASES),
-    Mutant("tokens of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", " and spent.tokens <= self._allowed.tokens", "", LEASES),
+    Mutant("requests of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "zip(spent, self._allowed, strict=True)", "zip(spent[1:], self._allowed[1:])", LEASES),
+    Mutant("tokens of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "zip(spent, self._allowed, strict=True)", "zip(spent[:1], self._allowed[:1])", LEASES),
     Mutant("a paid request that brought nothing is not told", SENDER, "self.lost += isinstance(error, AnswerError) or error.maybe_billed", "self.lost += 0", ENGINE),
     Mutant("a run that ends forgets what is in flight", SENDER, "seconds = self._options.limits.timeout + _GRACE_SECONDS", "seconds = DRAIN_SECONDS", ENGINE),
     Mutant("too many failed rows are accepted", WRITER, "if bound is not None and", "if False and", ENGINE),

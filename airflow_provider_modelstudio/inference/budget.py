@@ -19,10 +19,12 @@ class Spent(NamedTuple):
     requests: int = 0
     tokens: int = 0
     """Estimated."""
+    written: int = 0
+    """Estimated tokens that the model wrote."""
 
     def plus(self, other: Spent) -> Spent:
         """Both together."""
-        return Spent(self.requests + other.requests, self.tokens + other.tokens)
+        return Spent(*map(sum, zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +39,9 @@ class Budget:
     max_cost: float | None = None
     """In ``currency``, by estimated tokens."""
     price: float | None = None
-    """Of a million tokens, in ``currency``; ``None`` when it is not known."""
+    """Of a million tokens that are sent, in ``currency``; ``None`` when it is not known."""
+    output_price: float = 0.0
+    """Of a million tokens that the model writes; 0 where it writes none, or where that is not known."""
     currency: str | None = None
 
     def __post_init__(self) -> None:
@@ -46,9 +50,11 @@ class Budget:
                 "max_cost needs a price: set model to a model of the catalog that has a price for the connection's region"
             )
 
-    def cost(self, tokens: int) -> float | None:
-        """What so many tokens cost, about."""
-        return None if self.price is None else tokens * self.price / 1_000_000
+    def cost(self, spent: Spent) -> float | None:
+        """What that costs, about."""
+        if self.price is None:
+            return None
+        return (spent.tokens * self.price + spent.written * self.output_price) / 1_000_000
 
     def refusal(self, *, rows: int, spent: Spent) -> str | None:
         """Which guard stands against spending this much in all, in words; ``None`` when none does."""
@@ -58,7 +64,7 @@ class Budget:
             return f"{spent.requests} requests, and max_requests is {self.max_requests}"
         if self.max_tokens is not None and spent.tokens > self.max_tokens:
             return f"about {spent.tokens} tokens, and max_total_tokens is {self.max_tokens}"
-        cost = self.cost(spent.tokens)
+        cost = self.cost(spent)
         if self.max_cost is not None and cost is not None and cost > self.max_cost:
             return f"about {cost:.4g} {self.currency}, and max_cost is {self.max_cost:g}"
         return None

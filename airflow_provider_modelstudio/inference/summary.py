@@ -35,6 +35,8 @@ class Summary:
     """Requests sent by this try."""
     tokens_estimated: int
     """Estimated tokens of the requests this try sent."""
+    output_tokens_estimated: int
+    """Estimated tokens of what a model wrote to them; 0 where a task has no such answers."""
     cost_estimated: float | None
     currency: str | None
     seconds: float

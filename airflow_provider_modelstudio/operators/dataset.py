@@ -367,6 +367,7 @@ class InferenceOperator(BaseOperator):
             max_tokens=whole_or_none("max_total_tokens", self.max_total_tokens, 0, 10**15),
             max_cost=number("max_cost", self.max_cost),
             price=None if price is None else price.per_million,
+            output_price=(price.output_per_million if price is not None else None) or 0.0,
             currency=None if price is None else price.currency,
         )
 

@@ -307,7 +307,7 @@ class CompletionOperator(InferenceOperator):
     """What a language model answers to a prompt made from each row (``completion``).
 
     Row text is data: it is put in where the placeholder stands, and never evaluated.
-    Estimates and ``max_cost`` count prompts; what the model writes is not known before, and comes on top.
+    Estimates count prompts, since nobody knows before what a model will write; ``max_cost`` counts that as it comes.
 
     :param prompt: text with ``{column}`` where a row's value belongs; braces are written twice. Not templated, since
         its braces are ours.
@@ -362,10 +362,6 @@ class CompletionOperator(InferenceOperator):
 
     def make_task(self) -> InferenceTask:
         """``completion`` of ``prompt``."""
-        if self.max_cost is not None:
-            self.log.warning(
-                "max_cost counts the prompts; what the model writes comes on top, so bound max_rows as well"
-            )
         return Completion(
             prompt=self.prompt,
             system=self.system,

@@ -271,7 +271,14 @@ def test_requests_of_a_killed_try_count(place):
 
 
 @pytest.mark.parametrize(
-    ("spent", "covered"), [(Spent(8, 100), True), (Spent(1, 1), True), (Spent(9, 50), False), (Spent(3, 101), False)]
+    ("spent", "covered"),
+    [
+        (Spent(8, 100, 50), True),
+        (Spent(1, 1), True),
+        (Spent(9, 50), False),
+        (Spent(3, 101), False),
+        (Spent(3, 50, 51), False),
+    ],
 )
 def test_what_is_written_down_covers_requests_and_tokens(tmp_path, spent, covered):
     """Neither many small requests nor a few large ones go beyond what a later try will read."""
@@ -280,12 +287,12 @@ def test_what_is_written_down_covers_requests_and_tokens(tmp_path, spent, covere
         meter = Meter(LocalStorage(tmp_path / "state", tmp_path / "out", single_file=False), "spent")
         await meter.open(1)
         assert not meter.covers(Spent(1, 1))
-        await meter.allow(Spent(8, 100))
+        await meter.allow(Spent(8, 100, 50))
         later = Meter(LocalStorage(tmp_path / "state", tmp_path / "out", single_file=False), "spent")
         await later.open(2)
         return meter.covers(spent), later.before
 
-    assert run_in_virtual_time(cover()) == (covered, (8, 100))
+    assert run_in_virtual_time(cover()) == (covered, (8, 100, 50))
 
 
 def test_tokens_of_a_killed_try_count(place):

@@ -456,6 +456,29 @@ def test_numbers_of_the_connection_lie_over_the_catalog(sandbox, run, monkeypatc
     assert (summary["cost_estimated"], summary["currency"]) == (summary["tokens_estimated"], "CNY")
 
 
+def test_what_a_model_writes_counts_against_max_cost(sandbox, run, monkeypatch):
+    """The guard stops over answers, which nobody could count before, and holds over tries; what was paid is kept."""
+    models = {"my-model": {"task_types": ["completion"]}}
+    models["my-model"]["prices"] = {"cn": {"currency": "CNY", "per_million": 0.001, "output_per_million": 1e6}}
+    extra = {"region": "cn-beijing", "models": models}
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    table = pa.table({"text": [f"The {i}th sentence is as long as all others. What is it?" for i in range(40)]})
+    ask = {"inference_id": "bailian_deepseek", "prompt": "{text}", "model": "my-model", "concurrency": 1}
+    with pytest.raises(AirflowFailException, match=r"and max_cost is 60; the run stops here"):
+        run(CompletionOperator, table, max_cost=60, **ask)
+    paid = len(sandbox.bill)
+    assert 0 < paid < 40
+    with pytest.raises(AirflowFailException, match="max_cost is 60"):
+        run(CompletionOperator, None, max_cost=60, **ask)
+    assert len(sandbox.bill) <= paid + 1
+    summary, rows = run(CompletionOperator, None, **ask)
+    assert len(sandbox.bill) <= 41
+    written = sum(max(1, len(row["completion"]) // 4) for row in rows)
+    assert 0 < summary["output_tokens_estimated"] < 1.5 * written
+    assert summary["cost_estimated"] == pytest.approx(summary["output_tokens_estimated"], rel=0.01)
+
+
 def test_nonsense_about_a_model_is_named(sandbox, run, monkeypatch):
     """Connection, extra, model and field are in the sentence, before anything is asked."""
     extra = {"models": json.dumps({"my-model": {"task_types": ["text_embedding"], "rows": 3}})}

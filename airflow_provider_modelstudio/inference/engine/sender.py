@@ -175,8 +175,9 @@ class Sender:
             self._ready.popleft()
 
     def _with(self, batch: Batch, times: int = 1) -> Spent:
-        """What will be spent when this was sent, so many times."""
-        return self.spent.plus(Spent(times, times * batch.tokens))
+        """What will be spent when this was sent, so many times, and answered as requests are on average."""
+        average = self.spent.written // max(self.spent.requests, 1)
+        return self.spent.plus(Spent(times, times * batch.tokens, times * average))
 
     async def _count_ahead(self, batch: Batch) -> None:
         """See to it that the next request is counted before it is sent: if we are killed, those ahead are counted, too."""
@@ -189,7 +190,7 @@ class Sender:
         if refusal is not None:
             raise BudgetError(f"{refusal}; the run stops here, and what was answered is kept")
         permit = self.governor.sent(now, batch.tokens)
-        self.spent = spent
+        self.spent = self.spent.plus(Spent(1, batch.tokens))
         asking = asyncio.create_task(self._ask(batch, permit))
         self._asking.add(asking)
         asking.add_done_callback(self._asked)
@@ -248,6 +249,7 @@ class Sender:
             except (RequestError, AnswerError) as error:
                 await self._settle(batch, permit, error)
             else:
+                self.spent = self.spent.plus(Spent(written=decoded.written))
                 self._succeeded_at = self._loop.time()
                 self.governor.answered(self._succeeded_at, permit)
                 if batch is self._control:

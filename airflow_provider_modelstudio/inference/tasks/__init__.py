@@ -72,6 +72,8 @@ class Decoded:
     Where ``refused`` has a reason they hold what is worth keeping of the answer all the same, mostly nothing."""
     refused: Mapping[int, str] = field(default_factory=dict)
     """Position in the request → why the answer to this question cannot be used."""
+    written: int = 0
+    """Estimated tokens that the model wrote, where it is paid for that."""
     unfit: bool = False
     """The model answered, but not what it was asked for: it is asked once more, and then taken at its word."""
 

@@ -158,15 +158,18 @@ class Completion:
             raise AnswerError("a row of the answer has no 'result'")
         results = [None if isinstance(row, Misfit) else row.result for row in rows]
         refused = {at: NO_TEXT for at, result in enumerate(results) if result is None}
+        written = sum(estimate_tokens(len(text), len(text.encode())) for text in results if text)
         if self._schema is None:
-            return Decoded(pa.RecordBatch.from_arrays([pa.array(results, pa.string())], schema=schema), refused)
+            texts = pa.RecordBatch.from_arrays([pa.array(results, pa.string())], schema=schema)
+            return Decoded(texts, refused, written)
         read = [None if result is None else self._schema.read(result) for result in results]
         unfit = {at: one.reason for at, one in enumerate(read) if isinstance(one, Unfit)}
-        written = [
+        columns = [
             {**(one if isinstance(one, dict) else {}), self.output_column: result}
             for one, result in zip(read, results, strict=True)
         ]
-        return Decoded(pa.RecordBatch.from_pylist(written, schema), {**refused, **unfit}, unfit=bool(unfit))
+        batch = pa.RecordBatch.from_pylist(columns, schema)
+        return Decoded(batch, {**refused, **unfit}, written, unfit=bool(unfit))
 
     def output_schema(self, dimensions: int | None) -> pa.Schema:  # noqa: ARG002  # words have none
         """A string, and the columns of ``response_schema``."""

@@ -21,7 +21,7 @@ __all__ = ["Meter"]
 
 
 class Meter:
-    """Requests and tokens of one run, below its folder ``spent``: one object for each try."""
+    """What one run has spent, below its folder ``spent``: one object for each try."""
 
     def __init__(self, storage: Storage, folder: str) -> None:
         self.before = Spent()
@@ -40,7 +40,7 @@ class Meter:
 
     def covers(self, spent: Spent) -> bool:
         """Whether so much of this try is written down."""
-        return spent.requests <= self._allowed.requests and spent.tokens <= self._allowed.tokens
+        return all(one <= allowed for one, allowed in zip(spent, self._allowed, strict=True))
 
     async def allow(self, spent: Spent) -> None:
         """Return when so much of this try is written down."""
