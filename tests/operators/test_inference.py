@@ -287,6 +287,23 @@ def test_only_failed_rows_are_asked_again(sandbox, run):
     assert rows[17]["embedding"] is not None
 
 
+@pytest.mark.parametrize("bound", [{"on_row_error": "fail"}, {"max_error_rate": 0.01}])
+def test_rows_that_ended_a_run_are_asked_again_on_demand(sandbox, run, bound):
+    """A refused row ends the run, and its next try asks nothing; errors_only does what the message says."""
+    table = pa.table({"text": [f"line {i}" for i in range(30)]})
+    sandbox.play([Rule(act=Refuse(error="data_inspection"), match=Match(contains="line 17"))])
+    ask = {"inference_id": "bailian_embeddings", **bound}
+    with pytest.raises(AirflowFailException, match="errors_only=True asks"):
+        run(EmbedOperator, table, **ask)
+    sandbox.play([])
+    with pytest.raises(AirflowFailException, match="errors_only=True asks"):
+        run(EmbedOperator, None, try_number=2, **ask)
+    summary, rows = run(EmbedOperator, None, try_number=3, errors_only=True, **ask)
+    assert (summary["rows"], summary["failed"]) == (30, 0)
+    assert all(row["embedding"] for row in rows)
+    assert sum(paid.count for paid in sandbox.bill) == 30
+
+
 def test_answers_of_another_destination_are_carried_over(sandbox, run, tmp_path):
     """reuse_from names a dataset of the same endpoint whose rows need not be asked again."""
     run(EmbedOperator, pa.table({"text": POEM}), inference_id="bailian_embeddings")

@@ -209,7 +209,8 @@ class OpenWindows:
         if self._fail_rows:
             raise RowsRefusedError(
                 f"row {asked.row} of the source was refused: {reason}; "
-                "mend the row, or set on_row_error='null' to keep it with a reason and go on"
+                "mend the row, or set on_row_error='null' to keep it with a reason and go on; "
+                "errors_only=True asks it again"
             )
         asked.window.fail(asked.position, reason, rest)
 

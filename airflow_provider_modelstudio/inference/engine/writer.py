@@ -173,5 +173,5 @@ class Writer:
             most = max(counts.errors, key=counts.errors.__getitem__)
             raise RowsRefusedError(
                 f"{counts.failed} of {self._plan.rows} rows failed, more than max_error_rate={bound:g} allows; "
-                f"most often: {most}"
+                f"most often: {most}; when the cause is mended, errors_only=True asks them again"
             )
