@@ -205,7 +205,7 @@ MUTANTS = (
     Mutant("tokens of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "zip(spent, self._allowed, strict=True)", "zip(spent[:1], self._allowed[:1])", LEASES),
     Mutant("a paid request that brought nothing is not told", SENDER, "self.lost += isinstance(error, AnswerError) or error.maybe_billed", "self.lost += 0", ENGINE),
     Mutant("a run that ends forgets what is in flight", SENDER, "seconds = self._options.limits.timeout + _GRACE_SECONDS", "seconds = DRAIN_SECONDS", ENGINE),
-    Mutant("too many failed rows are accepted", WRITER, "if bound is not None and", "if False and", ENGINE),
+    Mutant("too many failed rows are accepted", WRITER, "if self._options.too_many(", "if False and self._options.too_many(", ENGINE),
     # Answers.
     Mutant("answers of another form are mixed in", WINDOWS, "        elif not columns.schema.equals(self.answer_schema):", "        elif False:", ENGINE),
     Mutant("what is no number is written", f"{TASKS}/vectors.py", "if np.count_nonzero(finite) == finite.size:", "if True:", VECTORS),
@@ -277,6 +277,7 @@ MUTANTS = (
     Mutant("somebody else is taken for Elasticsearch", TRANSPORT, "        if not names_elasticsearch(answer.headers):", "        if False:", ANSWERS),
     Mutant("a row is quoted by a refusal", REFUSAL, "return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason", "return reason", CANARIES),
     Mutant("half of a row is quoted", f"{PACKAGE}/decide/wording.py", "scrub(reason, texts)[:LONGEST_REASON]", "scrub(reason[:LONGEST_REASON], texts)", CANARIES),
+    Mutant("rows that cannot be asked are found out one by one", ENGINE_ROOM, "if found.refused and options.too_many(", "if False and options.too_many(", ENGINE),
     Mutant("rows before the first answer stay in memory", WINDOWS, "                self._set_aside()\n", "                pass\n", ENGINE),
     Mutant("a short row is quoted in its reason", SENDER, "recorded(decision.reason, [str(q.value) for q in batch.questions])", "decision.reason", CANARIES),
     Mutant("an endpoint of other settings is asked unasked", DATASET, "            if looks[-1] != looks[0]:", "            if False:", REFUSALS),

@@ -198,28 +198,25 @@ def test_fail_on_row_error_stops_and_keeps_what_was_paid(place):
 
 
 def test_max_error_rate_stops_the_run(place):
-    """More failed rows than allowed fail the task and publish nothing."""
-    place.write(["a", None] * 150)
-    with pytest.raises(RowsRefusedError, match="max_error_rate"):
-        place.run(max_error_rate=0.1)
+    """More rows refused by the service than allowed fail the task and publish nothing."""
+    place.write(TEXTS)
+    service = Scripted(lambda number, texts: http(400) if any(text.endswith("7") for text in texts) else None)
+    with pytest.raises(RowsRefusedError, match=r"\d+ of 357 rows failed, more than max_error_rate=0\.05 allows"):
+        place.run(service, max_error_rate=0.05)
     assert not place.destination.exists()
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        http(503),
-        http(400, "Received a server error status code status [500]", upstream=500),
-        http(429, upstream=429),
-        http(429, upstream=429, retry_after=0.01),
-        http(408),
-    ],
-)
-def test_passing_failures_spoil_no_row(place, error):
-    """Outages, throttling and timeouts that pass leave no trace in the dataset."""
-    place.write(TEXTS[:120])
-    place.run(Scripted(lambda number, texts: error if number in {2, 3} else None))
-    place.check(TEXTS[:120])
+def test_rows_that_cannot_be_asked_count_before_anything_is_paid(place):
+    """More rows without a question than max_error_rate allows: nothing is asked, and the reason of most is named."""
+    place.write([*["a", ""] * 150, None])
+    service = Scripted()
+    words = r"151 of 301 rows cannot be asked, more than max_error_rate=0\.5 allows; most often: empty"
+    with pytest.raises(RowsRefusedError, match=words):
+        place.run(service, max_error_rate=0.5)
+    assert service.requests == 0
+    assert not place.destination.exists()
+    place.run(service, max_error_rate=0.51)
+    place.check([*["a", ""] * 150, None])
 
 
 def test_a_row_that_only_ever_fails_does_not_hold_up_the_others(place):

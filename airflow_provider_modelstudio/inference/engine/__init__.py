@@ -19,7 +19,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_modelstudio.inference.budget import Budget, Estimate, Spent
-from airflow_provider_modelstudio.inference.errors import BudgetError, InterruptedRunError, SupersededError
+from airflow_provider_modelstudio.inference.errors import (
+    BudgetError,
+    InterruptedRunError,
+    RowsRefusedError,
+    SupersededError,
+)
 from airflow_provider_modelstudio.inference.summary import Summary
 from airflow_provider_modelstudio.inference.survey import survey
 from airflow_provider_modelstudio.inference.survey.recall import Known, Shelf
@@ -265,6 +270,11 @@ class _Run:
             found.tokens,
             self._rows_before,
         )
+        if found.refused and options.too_many(windows.counts.failed + found.refused_rows, self._plan.rows):
+            raise RowsRefusedError(
+                f"{found.refused_rows} of {self._plan.rows} rows cannot be asked, more than max_error_rate="
+                f"{options.max_error_rate:g} allows; most often: {found.most_refused}; nothing was asked by this try"
+            )
         refusal = options.budget.refusal(
             rows=windows.counts.embedded + found.journalled + found.asked,
             spent=vault.meter.before.plus(Spent(look.requests(task.limits.rows), found.tokens)),

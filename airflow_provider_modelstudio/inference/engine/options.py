@@ -58,6 +58,10 @@ class Options:
     clock: Callable[[], float] = boot_clock
     """Seconds for the lease."""
 
+    def too_many(self, failed: int, rows: int) -> bool:
+        """Whether more of the rows failed than may."""
+        return self.max_error_rate is not None and failed > self.max_error_rate * rows
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:

@@ -60,7 +60,7 @@ class Writer:
         self._vault = vault
         self._windows = windows
         self._schema = schema
-        self._max_error_rate = options.max_error_rate
+        self._options = options
         self._quarantine = options.on_row_error == "quarantine"
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -168,10 +168,11 @@ class Writer:
         return LocalFile(writer.path, writer.rows, sha256, size)
 
     def _check_errors(self) -> None:
-        bound, counts = self._max_error_rate, self._windows.counts
-        if bound is not None and counts.failed > bound * self._plan.rows:
+        counts = self._windows.counts
+        if self._options.too_many(counts.failed, self._plan.rows):
             most = max(counts.errors, key=counts.errors.__getitem__)
             raise RowsRefusedError(
-                f"{counts.failed} of {self._plan.rows} rows failed, more than max_error_rate={bound:g} allows; "
+                f"{counts.failed} of {self._plan.rows} rows failed, more than max_error_rate="
+                f"{self._options.max_error_rate:g} allows; "
                 f"most often: {most}; when the cause is mended, errors_only=True asks them again"
             )

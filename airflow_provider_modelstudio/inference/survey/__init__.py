@@ -5,6 +5,7 @@ Keys go to local disk and are matched in buckets, so that memory does not grow w
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -18,7 +19,7 @@ from .buckets import MOST_BUCKETS, Buckets
 from .recall import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from airflow_provider_modelstudio.inference.dataset import Source
@@ -63,12 +64,24 @@ class Survey:
     """Rows to ask."""
     tokens: int
     """Estimated tokens of the rows to ask."""
+    refused: Mapping[str, int]
+    """Why rows are not asked → how many."""
     removed: int
     """Rows of the previous version whose key is in no part of this run."""
     journalled: int
     """Rows whose answer is in the journal: paid for, not in a part yet."""
     groups: int
     """Groups with a row to ask, each of which needs a request; 0 where rows are in none."""
+
+    @property
+    def refused_rows(self) -> int:
+        """Rows that are not asked."""
+        return sum(self.refused.values())
+
+    @property
+    def most_refused(self) -> str:
+        """The reason of most of them; at least one row must be refused."""
+        return max(self.refused, key=self.refused.__getitem__)
 
     def read(self, blocks: dict[int, RowSurvey], part: Part, first_row: int, rows: int) -> RowSurvey:
         """Some rows of a part.
@@ -140,12 +153,13 @@ def survey(
         known.read(known_keys)
     with sealed:
         sealed.read(sealed_keys)
-    numbering = _Numbering()
+    numbering, refused = _Numbering(), Counter[str]()
     with own, ExitStack() as stack:
         all_keys, all_groups = (stack.enter_context((folder / name).open("wb")) for name in ("keys", "groups"))
         for first_row, batch in _unless(stopped, source.windows(_ranges(parts), sorted(columns))):
             questions = task.questions(batch)
             _check_fatal(questions, first_row)
+            refused.update(q.reason for q in questions if isinstance(q, Refused))
             keys = b"".join([q.key if isinstance(q, Question) else _NO_KEY for q in questions])
             tokens = np.array([q.tokens if isinstance(q, Question) else 0 for q in questions], np.int32)
             all_keys.write(keys)
@@ -185,6 +199,7 @@ def survey(
         np.sort(np.concatenate(shared)),
         asked,
         token_sum,
+        refused,
         removed,
         journalled,
         int(groups_asked[:-1].sum()),
