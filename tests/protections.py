@@ -278,6 +278,17 @@ MUTANTS = (
     Mutant("a row is quoted by a refusal", REFUSAL, "return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason", "return reason", CANARIES),
     Mutant("half of a row is quoted", f"{PACKAGE}/decide/wording.py", "scrub(reason, texts)[:LONGEST_REASON]", "scrub(reason[:LONGEST_REASON], texts)", CANARIES),
     Mutant("rows that cannot be asked are found out one by one", ENGINE_ROOM, "if found.refused and options.too_many(", "if False and options.too_many(", ENGINE),
+    Mutant(
+        "parts are looked at before the journal",
+        RECALL,
+        """        segments = await self._vault.journal.segments()
+        sealed = await self._vault.seals()
+""",
+        """        sealed = await self._vault.seals()
+        segments = await self._vault.journal.segments()
+""",
+        ENGINE,
+    ),
     Mutant("rows before the first answer stay in memory", WINDOWS, "                self._set_aside()\n", "                pass\n", ENGINE),
     Mutant("a short row is quoted in its reason", SENDER, "recorded(decision.reason, [str(q.value) for q in batch.questions])", "decision.reason", CANARIES),
     Mutant("an endpoint of other settings is asked unasked", DATASET, "            if looks[-1] != looks[0]:", "            if False:", REFUSALS),

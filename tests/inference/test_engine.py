@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import json
 import os
+import shutil
 from collections import Counter
 
 import pyarrow as pa
@@ -22,6 +24,7 @@ from airflow_provider_modelstudio.inference.errors import (
     OutageError,
     RequestError,
     RowsRefusedError,
+    StorageError,
     SupersededError,
 )
 from airflow_provider_modelstudio.inference.governor import Limits
@@ -410,6 +413,51 @@ def test_a_run_that_is_killed_when_readers_see_it_is_on_record(place):
     storage = LocalStorage(place.state, place.destination, single_file=False)
     assert run_in_virtual_time(served(storage, Options(errand="mine", owner="me"))).embedded == len(TEXTS)
     assert run_in_virtual_time(served(storage, Options(errand="yours", owner="me"))) is None
+
+
+def test_a_part_that_is_finished_while_we_look_is_not_paid_again(place, tmp_path):
+    """A try that was given up for dead seals a part, and removes its answers, between two looks at what is on record."""
+
+    class Fails(LocalStorage):
+        async def create(self, key, *content):
+            if "/seals/" in key:
+                raise StorageError("not now")
+            await super().create(key, *content)
+
+    class Commits(LocalStorage):
+        async def create(self, key, *content):
+            if key.endswith("manifest.json"):
+                raise StorageError("not now")
+            await super().create(key, *content)
+
+    class Meanwhile(LocalStorage):
+        async def list_keys(self, prefix):
+            found = await super().list_keys(prefix)
+            if prefix.endswith("/seals") and not found:
+                shutil.copytree(finished / "_out.inference", place.state, dirs_exist_ok=True)
+                for path in list(place.state.glob("*/journal/*.seg")):
+                    path.unlink()
+            return found
+
+    place.write(TEXTS[:40])
+    first, second = Scripted(), Scripted()
+    with pytest.raises(StorageError):
+        place.run(first, storage=Fails)
+    there = place.state, place.destination
+    finished = tmp_path / "finished"
+    shutil.copytree(place.state, finished / "_out.inference")
+    place.state, place.destination = finished / "_out.inference", finished / "out"
+    with pytest.raises(StorageError):
+        place.run(second, storage=Commits)
+    assert second.requests == 0
+    place.state, place.destination = there
+    for left in ("epoch", "lease"):
+        shutil.rmtree(finished / "_out.inference" / left)
+    with contextlib.suppress(StorageError):  # the answers may be gone when they are wanted
+        place.run(second, storage=Meanwhile)
+    place.run(second)
+    place.check(TEXTS[:40])
+    assert second.requests == 0
 
 
 def test_free_refusals_cost_nothing(place):

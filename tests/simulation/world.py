@@ -361,6 +361,8 @@ async def history(world: World) -> None:
         except ModelStudioError as error:
             last.outcome = error
             last.in_flight.clear()
+            last.answered.clear()
+            last.replayed_at = 0.0
             await asyncio.sleep(world.dice.uniform(0.5, 3.0))
     await asyncio.sleep(5 * TTL)
     world.over = True

@@ -198,8 +198,7 @@ class Sender:
     def _asked(self, asking: asyncio.Task[None]) -> None:
         self._asking.discard(asking)
         if not asking.cancelled():
-            broken = asking.exception()
-            self._broken = self._broken or broken
+            asking.exception()  # heard already
         self._wake.set()
 
     async def _nap(self, seconds: float) -> None:
@@ -262,6 +261,9 @@ class Sender:
                     await self._ask_once_more(batch, decoded)
                 else:
                     await self._keep(batch, decoded)
+        except Exception as broken:
+            self._broken = self._broken or broken  # before another request may have the permit
+            raise
         finally:
             self.governor.released(self._loop.time(), permit)
 

@@ -127,6 +127,8 @@ class Known:
         :param share: rows with equal keys share answers; else an answer that went into a finished part is used up.
         :param reuse: answers of earlier runs count.
         """
+        # Before the finished parts: whoever still finishes one while we read removes answers only after that.
+        segments = await self._vault.journal.segments()
         sealed = await self._vault.seals()
         others = (
             {run: (await self._vault.seals(run)).values() for run in await self._vault.other_runs()} if reuse else {}
@@ -139,7 +141,7 @@ class Known:
                     self._add(Source(self.rows, seal.rows, self._vault, seal, None, same_run=True))
                 self.built += seal.rows if whole and seal.sha256 not in theirs else 0
             first = self.rows
-            await self._own_segments(file, () if share else sealed)
+            await self._own_segments(file, segments, () if share else sealed)
             self.journal = range(first, self.rows)
             order = np.argsort(self._once, kind="stable")
             self._once, self._once_at = self._once[order], self._once_at[order]
@@ -214,10 +216,10 @@ class Known:
                 file.write(content)
         return True
 
-    async def _own_segments(self, file: IO[bytes], used_up: Container[int]) -> None:
+    async def _own_segments(self, file: IO[bytes], segments: Sequence[str], used_up: Container[int]) -> None:
         """Answers that this run paid for, but for those of rows in the parts that are ``used_up``."""
         starts = np.array([part.first_row for part in self._vault.plan.parts])
-        for key in await self._vault.journal.segments():
+        for key in segments:
             segment = decode_segment(await self._vault.storage.read(key))
             if segment is None:
                 self.damaged.append(self._vault.storage.locate(key))
