@@ -278,6 +278,7 @@ MUTANTS = (
     Mutant("a row is quoted by a refusal", REFUSAL, "return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason", "return reason", CANARIES),
     Mutant("half of a row is quoted", f"{PACKAGE}/decide/wording.py", "scrub(reason, texts)[:LONGEST_REASON]", "scrub(reason[:LONGEST_REASON], texts)", CANARIES),
     Mutant("rows that cannot be asked are found out one by one", ENGINE_ROOM, "if found.refused and options.too_many(", "if False and options.too_many(", ENGINE),
+    Mutant("a seal is believed to outlive a power cut", VAULT, "        if run_key is not None:\n            # A seal", "        if False:\n            # A seal", ("tests/security/test_state.py",)),
     Mutant(
         "parts are looked at before the journal",
         RECALL,

@@ -24,12 +24,13 @@ A reader goes from the manifest to parts that were there before it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path  # noqa: TC003  # a named tuple reads its annotations
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_modelstudio.inference.errors import InputChangedError, StorageError
+from airflow_provider_modelstudio.inference.errors import DestinationError, InputChangedError, StorageError
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
 
 from .journal import Journal
@@ -74,11 +75,14 @@ class Vault:
 
     async def committed(self) -> Manifest | None:
         """The manifest of this run, if it is finished."""
+        return await self._manifest(self.manifest_key)
+
+    async def _manifest(self, key: str) -> Manifest | None:
         try:
-            content = await self.storage.read(self.manifest_key)
+            content = await self.storage.read(key)
         except ObjectMissingError:
             return None
-        return restored(self.storage.locate(self.manifest_key), content, Manifest.from_dict)
+        return restored(self.storage.locate(key), content, Manifest.from_dict)
 
     @property
     def quarantine_key(self) -> str:
@@ -248,6 +252,11 @@ class Vault:
     async def seals(self, run_key: str | None = None) -> dict[int, Seal]:
         """Finished parts of this run, or of another run with the same cache key."""
         run = f"{self._cache}/runs/{run_key or self.plan.run_key}"
+        if run_key is not None:
+            # A seal that a killed try had just written may be gone after a power cut; the commit that rests on it is not.
+            with contextlib.suppress(DestinationError):  # a damaged one: the seals say the same
+                if (manifest := await self._manifest(f"{run}/manifest.json")) is not None:
+                    return {seal.part: seal for seal in manifest.parts}
         found = [
             restored(self.storage.locate(key), await self.storage.read(key), Seal.from_dict)
             for key in await self.storage.list_keys(f"{run}/seals")
