@@ -127,8 +127,9 @@ def side_by_side(
 
 
 def _price(region: str, price: Price) -> str:
+    media = "" if price.media_per_million is None else f", images and videos {price.media_per_million:g}"
     answers = "" if price.output_per_million is None else f", answers {price.output_per_million:g}"
-    return f"{price.per_million:g} {price.currency}/1M{answers} ({region})"
+    return f"{price.per_million:g} {price.currency}/1M{media}{answers} ({region})"
 
 
 def _is_of(endpoint: Mapping[str, Any], model: str, catalog: Catalog) -> bool:

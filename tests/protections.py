@@ -264,6 +264,8 @@ MUTANTS = (
     # The model.
     Mutant("a model that does not fuse is paid on and on", MULTI_MODAL, "(reason := self._other_kind(answer, questions)) is not None", "False", OPERATORS),
     Mutant("several rows are paid before the first answer tells", ASKING, "start_concurrency=1", "start_concurrency=4", OPERATORS),
+    Mutant("a guard that cannot see what images cost is believed", ASKING, "        if blind and self._has_media:", "        if False:", OPERATORS),
+    Mutant("images cost what their texts cost", ASKING, "        if not self._has_media:", "        if True:", OPERATORS),
     Mutant("a query beyond the tokens is sent", ASKING, "max_request_tokens=known.tokens_per_request if known is not None else None", "max_request_tokens=None", FLAT_OPERATOR),
     Mutant("a rotation forgets what was done", ROTATION, "return inference_id in self._have", "return False", PROVISIONING),
     Mutant("another key passes for the one that was sent", ROTATION, 'if kept.get("digest") == self._digest:', "if True:", PROVISIONING),

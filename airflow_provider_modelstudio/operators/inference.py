@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.catalog import Model
     from airflow_provider_modelstudio.inference.dataset import Source
-    from airflow_provider_modelstudio.inference.engine import Options
+    from airflow_provider_modelstudio.inference.engine import Budget, Options
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
     from airflow_provider_modelstudio.inference.tasks.vector_types import VectorType
+    from airflow_provider_modelstudio.inference.transport import EndpointFacts
 
 __all__ = [
     "CompletionOperator",
@@ -381,6 +382,8 @@ class MultiModalEmbedOperator(InferenceOperator):
 
     Addresses are handed on, not fetched: the service must be able to reach them.
     Images may also be bytes, or files below ``image_root``; those are sent themselves.
+    How many tokens an image or a video has is not known: with a column of them no cost is estimated, and ``max_cost`` and
+    ``max_total_tokens`` are refused.
 
     :param text_column: column with texts. (templated)
     :param image_column: column with addresses, paths or bytes of images. (templated)
@@ -445,6 +448,7 @@ class MultiModalEmbedOperator(InferenceOperator):
 
     def make_task(self) -> InferenceTask:
         """``multi_modal_embedding`` of the columns that are named."""
+        self._check_guards()
         most_bytes = whole("max_image_bytes", self.max_image_bytes, 1, 20 * 1024 * 1024)
         known = self.known_model or self._named_like_its_model()
         independent = known is not None and known.vectors == "independent"
@@ -476,6 +480,33 @@ class MultiModalEmbedOperator(InferenceOperator):
         if len(self._columns) < 2:  # noqa: PLR2004
             return options
         return replace(options, limits=replace(options.limits, start_concurrency=1))
+
+    def _budget(self, facts: EndpointFacts, region: str | None) -> Budget:
+        """Without a price where there are images or videos: nobody says how many tokens one has."""
+        budget = super()._budget(facts, region)
+        if not self._has_media:
+            return budget
+        self.log.info(
+            "tokens are counted of texts alone, and no cost is estimated: that of images and videos is not known"
+        )
+        return replace(budget, price=None, currency=None)
+
+    def _check_guards(self) -> None:
+        """A guard that cannot see what is spent guards nothing."""
+        guards = {
+            "max_cost": number("max_cost", self.max_cost),
+            "max_total_tokens": number("max_total_tokens", self.max_total_tokens),
+        }
+        blind = next((name for name, most in guards.items() if most is not None), None)
+        if blind and self._has_media:
+            raise ConfigurationError(
+                f"{blind} cannot be kept: how many tokens an image or a video has is known to the service alone; "
+                "use max_rows or max_requests"
+            )
+
+    @property
+    def _has_media(self) -> bool:
+        return any((self.image_column, self.video_column, self.multi_images_column))
 
     @property
     def _columns(self) -> list[str]:

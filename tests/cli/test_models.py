@@ -48,6 +48,8 @@ def test_catalog_without_a_cluster():
     }
     assert {row["task_type"] for row in cli.side_by_side(catalog, [], task_type="rerank")} == {"rerank"}
     (plus,) = [row for row in rows if row["model"] == "qwen-plus"]
+    (eyes,) = [row for row in rows if row["model"] == "multimodal-embedding-v1"]
+    assert eyes["prices"] == "0.7 CNY/1M, images and videos 0.9 (cn)"
     assert plus["prices"] == "0.8 CNY/1M, answers 2 (cn), 0.4 USD/1M, answers 1.2 (intl)"
 
 
