@@ -261,6 +261,13 @@ MUTANTS = (
         "form: dict[str, str] = {}",
         ("tests/operators/test_vector_type.py", "tests/tasks/test_vector_types.py"),
     ),
+    Mutant(
+        "weights are compared with digits that nobody writes",
+        f"{TASKS}/sparse_embedding.py",
+        "        tokens = dict(zip(tokens, _flat([tokens]).tolist(), strict=True))\n",
+        "",
+        ("tests/tasks/test_sparse_embedding.py",),
+    ),
     # The model.
     Mutant("a model that does not fuse is paid on and on", MULTI_MODAL, "(reason := self._other_kind(answer, questions)) is not None", "False", OPERATORS),
     Mutant("several rows are paid before the first answer tells", ASKING, "start_concurrency=1", "start_concurrency=4", OPERATORS),

@@ -52,11 +52,22 @@ def test_the_heaviest_tokens_are_kept(maps, top_k, min_weight):
     decoded = decode(json_answer(answer_of(*maps)), len(maps), top_k=top_k, min_weight=min_weight)
     for tokens, kept in zip(maps, decoded.columns.column(0).to_pylist(), strict=True):
         names = [token for token, _ in kept]
-        enough = [weight for weight in tokens.values() if weight >= min_weight]
+        least = float(np.float32(min_weight))
+        enough = [weight for weight in tokens.values() if weight >= least]
         assert names == [token for token in tokens if token in set(names)]
         assert len(names) == min(top_k, len(enough))
-        left_out = [weight for token, weight in tokens.items() if weight >= min_weight and token not in names]
+        left_out = [weight for token, weight in tokens.items() if weight >= least and token not in names]
         assert all(tokens[token] >= weight for token in names for weight in left_out)
+
+
+@FORMAT
+def test_weights_are_compared_as_they_are_written(write, content_type):
+    """0.7 is not lighter than 0.7, and what differs beyond a float32 is equal: JSON keeps what CBOR keeps."""
+    kept = decode(write(answer_of({"a": 0.7, "b": 0.69, "c": 1.5})), 1, content_type, min_weight=0.7)
+    assert [token for token, _ in kept.columns.column(0).to_pylist()[0]] == ["a", "c"]
+    nearly = {"first": 0.70000000001, "second": 0.70000000002}
+    kept = decode(write(answer_of(nearly)), 1, content_type, top_k=1)
+    assert [token for token, _ in kept.columns.column(0).to_pylist()[0]] == ["first"]
 
 
 def test_of_equal_weights_the_first_is_kept():

@@ -66,7 +66,7 @@ class SparseEmbedding:
     top_k: int | None = None
     """Keep the heaviest tokens of a text, at most so many; of equal weights the first. ``None`` keeps all."""
     min_weight: float | None = None
-    """Drop lighter tokens. ``None`` keeps all."""
+    """Drop lighter tokens, compared as float32. ``None`` keeps all."""
     task_settings: Mapping[str, Any] | None = None
     """Sent with each request, where the endpoint knows them."""
 
@@ -191,9 +191,15 @@ class SparseEmbedding:
         return pa.schema(zip(self.output_columns, (_MAP, pa.bool_()), strict=True))
 
     def _kept(self, tokens: dict[str, float]) -> dict[str, float]:
-        """The tokens that are heavy enough, in the order of the answer."""
+        """The tokens that are heavy enough, in the order of the answer.
+
+        Weights are compared as they are written: as text they have digits that a float32 has not, and CBOR has not
+        either.
+        """
+        tokens = dict(zip(tokens, _flat([tokens]).tolist(), strict=True))
         if self.min_weight is not None:
-            tokens = {token: weight for token, weight in tokens.items() if weight >= self.min_weight}
+            (least,) = _flat([{"": self.min_weight}]).tolist()
+            tokens = {token: weight for token, weight in tokens.items() if weight >= least}
         if self.top_k is not None and len(tokens) > self.top_k:
             heaviest = set(sorted(tokens, key=tokens.__getitem__, reverse=True)[: self.top_k])
             tokens = {token: weight for token, weight in tokens.items() if token in heaviest}
