@@ -46,6 +46,7 @@ DAMAGE = ("tests/faults/test_damage.py",)
 CANARIES = ("tests/security/test_canaries.py",)
 GOVERNOR = ("tests/governor/test_governor.py",)
 OPERATORS = ("tests/operators/test_inference.py",)
+LIMITS = ("tests/operators/test_limits.py",)
 FLAT_OPERATOR = ("tests/operators/test_flat_rerank.py",)
 PROVISIONING = ("tests/operators/test_model.py",)
 ANSWERS = ("tests/transport/test_answers.py",)
@@ -271,6 +272,9 @@ MUTANTS = (
     # The model.
     Mutant("a model that does not fuse is paid on and on", MULTI_MODAL, "(reason := self._other_kind(answer, questions)) is not None", "False", OPERATORS),
     Mutant("several rows are paid before the first answer tells", ASKING, "start_concurrency=1", "start_concurrency=4", OPERATORS),
+    Mutant("a text that no model takes is sent", DATASET, "return known.tokens_per_row if cut else known.tokens_per_row * MARGIN", "return None", LIMITS),
+    Mutant("a text that fits is refused for its estimate", DATASET, "known.tokens_per_row * MARGIN", "known.tokens_per_row", LIMITS),
+    Mutant("more images than the model takes are sent", MULTI_MODAL, "if self.max_images is not None and ", "if False and ", LIMITS),
     Mutant("a guard that cannot see what images cost is believed", ASKING, "        if blind and self._has_media:", "        if False:", OPERATORS),
     Mutant("images cost what their texts cost", ASKING, "        if not self._has_media:", "        if True:", OPERATORS),
     Mutant("a query beyond the tokens is sent", ASKING, "max_request_tokens=known.tokens_per_request if known is not None else None", "max_request_tokens=None", FLAT_OPERATOR),
