@@ -112,7 +112,7 @@ def test_what_the_operator_made_is_found_again(sandbox, capsys):
     rows = json.loads(capsys.readouterr().out)
     known = [row for row in rows if row["model"]]
     assert all(row["inference_id"] for row in known)
-    assert len(rows) == len(known) + 5  # those that the sandbox comes with
+    assert len(rows) == len(known) + 6  # those that the sandbox comes with
 
 
 def test_the_connection_may_know_more(sandbox, capsys, monkeypatch):

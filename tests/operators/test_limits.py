@@ -98,7 +98,7 @@ def test_more_images_than_the_model_takes_are_not_sent(sandbox, run, monkeypatch
     monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
     one = "https://a.example/1.png"
     table = pa.table({"views": [[one] * 3, [one] * 4, [one] * 3, [one] * 2], "cover": [None, None, one, one]})
-    named = {"inference_id": "bailian_mm", "model": "eyes", "task_settings": {"enable_fusion": True}}
+    named = {"inference_id": "bailian_mm", "model": "eyes"}
     summary, rows = run(MultiModalEmbedOperator, table, multi_images_column="views", image_column="cover", **named)
     assert [row["embedding_error"] for row in rows] == [None, "more than 3 images", "more than 3 images", None]
     assert summary["requests"] == 2
