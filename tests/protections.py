@@ -280,6 +280,8 @@ MUTANTS = (
     Mutant("a query beyond the tokens is sent", ASKING, "max_request_tokens=known.tokens_per_request if known is not None else None", "max_request_tokens=None", FLAT_OPERATOR),
     Mutant("a rotation forgets what was done", ROTATION, "return inference_id in self._have", "return False", PROVISIONING),
     Mutant("another key passes for the one that was sent", ROTATION, 'if kept.get("digest") == self._digest:', "if True:", PROVISIONING),
+    Mutant("the signature of an address is shown", "airflow_provider_modelstudio/catalog/secrecy.py", 'r"|signature(', 'r"|signaturo(', ("tests/test_catalog.py",)),
+    Mutant("half a character of a prompt reaches Arrow", "airflow_provider_modelstudio/decorators/inference.py", "    if (at := half_character(prompts)) is not None:", "    if False:", ("tests/decorators",)),
     Mutant("no name is taken for all", ADDRESS, "        if not isinstance(value, str):", "        if False:", PROVISIONING),
     # The service.
     Mutant("a size that is refused teaches nothing", SENDER, "        self._packer.most_size = self._size.most\n", "", ENGINE),
