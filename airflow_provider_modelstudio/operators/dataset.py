@@ -352,7 +352,8 @@ class InferenceOperator(BaseOperator):
         except RequestError as error:
             decision = decide(error, rows=1, attempts=0)
             if isinstance(decision, Stop):
-                raise decision.error from error
+                kind = type(decision.error)
+                raise kind(f"endpoint {self.inference_id!r}: {decision.error}") from error
             raise OutageError(f"{error}; nothing was asked yet") from error
 
     def _model(self, name: str) -> Model:
