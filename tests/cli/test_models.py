@@ -47,6 +47,7 @@ def test_catalog_without_a_cluster():
         "service": "",
     }
     assert {row["task_type"] for row in cli.side_by_side(catalog, [], task_type="rerank")} == {"rerank"}
+    assert (rows[1]["task_type"], rows[1]["dimensions"]) == ("sparse_embedding", "")
     (plus,) = [row for row in rows if row["model"] == "qwen-plus"]
     (eyes,) = [row for row in rows if row["model"] == "multimodal-embedding-v1"]
     assert eyes["prices"] == "0.7 CNY/1M, images and videos 0.9 (cn)"
