@@ -269,6 +269,8 @@ MUTANTS = (
         "",
         ("tests/tasks/test_sparse_embedding.py",),
     ),
+    Mutant("of two weights of a token the last is taken", f"{TASKS}/sparse_embedding.py", 'if answer.body.count(b":") == names', "if True", ("tests/tasks/test_sparse_embedding.py",)),
+    Mutant("a broken image is taken for none", MULTI_MODAL, "(isinstance(cell, str) and cell.isspace())", "cell.isspace()", ("tests/tasks/test_multi_modal_embedding.py",)),
     # The model.
     Mutant("a model that does not fuse is paid on and on", MULTI_MODAL, "(reason := self._other_kind(answer, questions)) is not None", "False", OPERATORS),
     Mutant("several rows are paid before the first answer tells", ASKING, "start_concurrency=1", "start_concurrency=4", OPERATORS),

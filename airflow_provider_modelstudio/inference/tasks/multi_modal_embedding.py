@@ -355,7 +355,8 @@ def _tokens(text: str) -> int:
 
 
 def _absent(cell: Cell) -> bool:
-    return cell is None or (not isinstance(cell, Refused) and (not cell or cell.isspace()))
+    """Whether there is nothing: bytes of white space are no blank text, but a broken image."""
+    return cell is None or (not isinstance(cell, Refused) and (not cell or (isinstance(cell, str) and cell.isspace())))
 
 
 def _is_path(cell: Cell) -> bool:
@@ -368,7 +369,8 @@ def _is_url(kind: pa.DataType) -> bool:
 
 
 def _is_image(kind: pa.DataType) -> bool:
-    return _is_url(kind) or is_binary(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return _is_url(kind) or is_binary(value) or bool(pa.types.is_fixed_size_binary(value))
 
 
 def _is_images(kind: pa.DataType) -> bool:
