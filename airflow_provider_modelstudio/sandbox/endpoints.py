@@ -128,7 +128,7 @@ class Endpoints:
         return [one for _, one in sorted(self._known.items()) if task_type in {ANY, one.task_type}]
 
     def create(self, task_type: str, inference_id: str, body: Any) -> Endpoint:
-        """A new endpoint. Nothing is asked of the service it names."""
+        """A new endpoint. Nothing is asked of the service it names; a real server asks its model once, which is billed."""
         known_task_type(task_type)
         if not _VALID_ID.fullmatch(inference_id):
             raise not_a_valid_question(

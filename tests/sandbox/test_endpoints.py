@@ -241,3 +241,15 @@ def _strings(value):
     if isinstance(value, list):
         return [text for one in value for text in _strings(one)]
     return [value]
+
+
+def test_the_trial_of_a_new_endpoint_is_on_the_bill(sandbox):
+    """A server asks the model of a new endpoint once; a creation that is refused and a change ask nothing."""
+    path = "/_inference/text_embedding/mine"
+    assert ask(sandbox, "PUT", path, CUSTOM).status == 200
+    assert [(paid.inference_id, paid.count, paid.trial) for paid in sandbox.bill] == [("mine", 1, True)]
+    assert ask(sandbox, "PUT", path, CUSTOM).status == 400
+    assert ask(sandbox, "PUT", f"{path}/_update", {"task_settings": {}}).status == 200
+    assert len(sandbox.bill) == 1
+    assert infer(sandbox, path, "a").status == 200
+    assert [paid.trial for paid in sandbox.bill] == [True, False]
