@@ -82,8 +82,9 @@ class InferenceOperator(BaseOperator):
     :param errors_only: of a dataset that is finished, ask again for the rows that have a reason instead of an answer.
         (templated)
     :param reuse_from: another destination of the same endpoint and settings, whose answers count as known. (templated)
-    :param model: the endpoint's model as the catalog names it, for its price and its rows per request; ``None`` takes
-        the name from the endpoint where it tells. (templated)
+    :param model: the endpoint's model as the catalog names it, for its price and limits; ``None`` takes the price of the
+        model that the endpoint tells, and the limits of one text and of a rerank or multi-modal request of the model
+        that it is named like. (templated)
     :param max_rows: refuse to start when more rows would be asked for. (templated)
     :param max_requests: stop at so many requests, over all tries; a try that is killed counts those it was about to
         send. (templated)
