@@ -35,6 +35,8 @@ _OUTPUT = _arg(
 )
 
 _NOT_THERE = ""
+_DENSE = frozenset({"text_embedding", "multi_modal_embedding"})
+"""Task types whose answers have a length."""
 
 
 def get_cli_commands() -> list[CLICommand]:
@@ -104,7 +106,7 @@ def side_by_side(
                 {
                     "model": name,
                     "task_type": kind,
-                    "dimensions": str(model.default_dimensions or _NOT_THERE) if kind.endswith("embedding") else "",
+                    "dimensions": str(model.default_dimensions or _NOT_THERE) if kind in _DENSE else _NOT_THERE,
                     "prices": ", ".join(_price(region, price) for region, price in model.prices.items()),
                     "status": model.status,
                     "inference_id": _joined(here, "inference_id"),
@@ -127,8 +129,9 @@ def side_by_side(
 
 
 def _price(region: str, price: Price) -> str:
+    media = "" if price.media_per_million is None else f", images and videos {price.media_per_million:g}"
     answers = "" if price.output_per_million is None else f", answers {price.output_per_million:g}"
-    return f"{price.per_million:g} {price.currency}/1M{answers} ({region})"
+    return f"{price.per_million:g} {price.currency}/1M{media}{answers} ({region})"
 
 
 def _is_of(endpoint: Mapping[str, Any], model: str, catalog: Catalog) -> bool:

@@ -46,6 +46,7 @@ DAMAGE = ("tests/faults/test_damage.py",)
 CANARIES = ("tests/security/test_canaries.py",)
 GOVERNOR = ("tests/governor/test_governor.py",)
 OPERATORS = ("tests/operators/test_inference.py",)
+LIMITS = ("tests/operators/test_limits.py",)
 FLAT_OPERATOR = ("tests/operators/test_flat_rerank.py",)
 PROVISIONING = ("tests/operators/test_model.py",)
 ANSWERS = ("tests/transport/test_answers.py",)
@@ -261,12 +262,28 @@ MUTANTS = (
         "form: dict[str, str] = {}",
         ("tests/operators/test_vector_type.py", "tests/tasks/test_vector_types.py"),
     ),
+    Mutant(
+        "weights are compared with digits that nobody writes",
+        f"{TASKS}/sparse_embedding.py",
+        "        tokens = dict(zip(tokens, _flat([tokens]).tolist(), strict=True))\n",
+        "",
+        ("tests/tasks/test_sparse_embedding.py",),
+    ),
+    Mutant("of two weights of a token the last is taken", f"{TASKS}/sparse_embedding.py", 'if answer.body.count(b":") == names', "if True", ("tests/tasks/test_sparse_embedding.py",)),
+    Mutant("a broken image is taken for none", MULTI_MODAL, "(isinstance(cell, str) and cell.isspace())", "cell.isspace()", ("tests/tasks/test_multi_modal_embedding.py",)),
     # The model.
     Mutant("a model that does not fuse is paid on and on", MULTI_MODAL, "(reason := self._other_kind(answer, questions)) is not None", "False", OPERATORS),
     Mutant("several rows are paid before the first answer tells", ASKING, "start_concurrency=1", "start_concurrency=4", OPERATORS),
+    Mutant("a text that no model takes is sent", DATASET, "return known.tokens_per_row if cut else known.tokens_per_row * MARGIN", "return None", LIMITS),
+    Mutant("a text that fits is refused for its estimate", DATASET, "known.tokens_per_row * MARGIN", "known.tokens_per_row", LIMITS),
+    Mutant("more images than the model takes are sent", MULTI_MODAL, "if self.max_images is not None and ", "if False and ", LIMITS),
+    Mutant("a guard that cannot see what images cost is believed", ASKING, "        if blind and self._has_media:", "        if False:", OPERATORS),
+    Mutant("images cost what their texts cost", ASKING, "        if not self._has_media:", "        if True:", OPERATORS),
     Mutant("a query beyond the tokens is sent", ASKING, "max_request_tokens=known.tokens_per_request if known is not None else None", "max_request_tokens=None", FLAT_OPERATOR),
     Mutant("a rotation forgets what was done", ROTATION, "return inference_id in self._have", "return False", PROVISIONING),
     Mutant("another key passes for the one that was sent", ROTATION, 'if kept.get("digest") == self._digest:', "if True:", PROVISIONING),
+    Mutant("the signature of an address is shown", "airflow_provider_modelstudio/catalog/secrecy.py", 'r"|signature(', 'r"|signaturo(', ("tests/test_catalog.py",)),
+    Mutant("half a character of a prompt reaches Arrow", "airflow_provider_modelstudio/decorators/inference.py", "    if (at := half_character(prompts)) is not None:", "    if False:", ("tests/decorators",)),
     Mutant("no name is taken for all", ADDRESS, "        if not isinstance(value, str):", "        if False:", PROVISIONING),
     # The service.
     Mutant("a size that is refused teaches nothing", SENDER, "        self._packer.most_size = self._size.most\n", "", ENGINE),

@@ -251,7 +251,7 @@ TABLE = [
         ),
         1,
         0,
-        Stopped(EndpointError, "another task type"),
+        Stopped(EndpointError, "another task type, completion (400)"),
     ),
     (
         "media type",

@@ -32,7 +32,7 @@ class Price:
     per_million: Amount
     """For a million tokens of text that is sent."""
     media_per_million: Amount | None = None
-    """For a million tokens of images and videos; ``None``: the same."""
+    """For a million tokens of images and videos; ``None``: the same. To be shown: how many tokens an image has is not known."""
     output_per_million: Amount | None = None
     """For a million tokens that the model writes; no estimate counts them, since nobody knows them before."""
 

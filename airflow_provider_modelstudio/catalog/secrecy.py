@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["HIDDEN", "conceal", "is_named_pair", "is_secret", "secrets_in"]
 
 HIDDEN = "***"
-_WORDS = "key|secret|token|password|passwd|authorization|credential|cookie"
+_WORDS = (
+    "key|secret|token|password|passwd|pwd|passphrase|authorization|credential|cookie"
+    # At the end of a name only: a signature_version is none, and neither is a design. Presigned addresses have these.
+    r"|signature(?![\w.-])|(?<![a-z])(?:sig|auth)(?![\w.-])"
+)
 _SECRET_NAME = re.compile(_WORDS, re.IGNORECASE)
 _COUNT = re.compile(r"(?:max|min)_(?:\w+_)?tokens", re.IGNORECASE)
 """Names that only sound like a secret."""

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_modelstudio.decorators.rows import lend, make_table
+from airflow_provider_modelstudio.decorators.rows import half_character, lend, make_table
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
 from airflow_provider_modelstudio.operators.inference import CompletionOperator, EmbedOperator
 from airflow_provider_modelstudio.operators.rendered import choice
@@ -130,6 +130,8 @@ def _prompts(returned: Any) -> list[str]:
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise ConfigurationError(f"prompt {number} is of type {type(prompt).__name__}; text was expected")
+    if (at := half_character(prompts)) is not None:
+        raise ConfigurationError(f"prompt {at} holds half a surrogate pair, which is no text")
     if len(prompts) > MOST_PROMPTS:
         raise ConfigurationError(
             f"the function returned {len(prompts)} prompts, {MOST_PROMPTS} at most fit into XCom: "

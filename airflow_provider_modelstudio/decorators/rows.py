@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,12 +16,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["lend", "make_table"]
+__all__ = ["half_character", "lend", "make_table"]
 
 _STORE = "modelstudio_rows"
 """What Airflow knows the memory of this process by: no store of the user's has that name."""
+_HALVES = re.compile("[\\ud800-\\udfff]")
 
 
 def make_table(returned: Any, column: str) -> pa.Table:
@@ -33,6 +35,8 @@ def make_table(returned: Any, column: str) -> pa.Table:
     if isinstance(returned, pa.RecordBatch):
         return pa.Table.from_batches([returned])
     if isinstance(returned, dict) and all(isinstance(name, str) for name in returned):
+        for name, values in returned.items():
+            _check_characters(values, f"column {name!r}")
         try:
             return pa.table(returned)
         except (pa.ArrowException, TypeError, ValueError):
@@ -42,6 +46,7 @@ def make_table(returned: Any, column: str) -> pa.Table:
             )
     elif isinstance(returned, (list, tuple)):
         strange = next((one for one in returned if one is not None and not isinstance(one, str)), None)
+        _check_characters(returned, "list")
         if strange is None:
             return pa.table({column: pa.array(returned, pa.string())})
         failed = ConfigurationError(
@@ -55,6 +60,18 @@ def make_table(returned: Any, column: str) -> pa.Table:
             "a list of texts, a dictionary of columns or a pyarrow.Table was expected"
         )
     raise failed
+
+
+def half_character(values: Sequence[Any]) -> int | None:
+    """Which of the values is a text that UTF-8 cannot hold, counted from 0; ``None`` when none is."""
+    return next((at for at, one in enumerate(values) if isinstance(one, str) and _HALVES.search(one)), None)
+
+
+def _check_characters(values: Any, where: str) -> None:
+    """Arrow cannot hold such a text, and says so with the text."""
+    at = half_character(values) if isinstance(values, (list, tuple)) else None
+    if at is not None:
+        raise ConfigurationError(f"text {at} of the function's {where} holds half a surrogate pair, which is no text")
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ from airflow_provider_modelstudio.inference.errors import (
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.survey.recall import WiderRecord
+from airflow_provider_modelstudio.inference.tasks.tokens import MARGIN
 from airflow_provider_modelstudio.inference.vault import Vault
 from airflow_provider_modelstudio.operators.identity import errand, identity, may_have_passed, told
 from airflow_provider_modelstudio.operators.locations import open_locations, open_state
@@ -81,8 +82,9 @@ class InferenceOperator(BaseOperator):
     :param errors_only: of a dataset that is finished, ask again for the rows that have a reason instead of an answer.
         (templated)
     :param reuse_from: another destination of the same endpoint and settings, whose answers count as known. (templated)
-    :param model: the endpoint's model as the catalog names it, for its price and its rows per request; ``None`` takes
-        the name from the endpoint where it tells. (templated)
+    :param model: the endpoint's model as the catalog names it, for its price and limits; ``None`` takes the price of the
+        model that the endpoint tells, and the limits of one text and of a rerank or multi-modal request of the model
+        that it is named like. (templated)
     :param max_rows: refuse to start when more rows would be asked for. (templated)
     :param max_requests: stop at so many requests, over all tries; a try that is killed counts those it was about to
         send. (templated)
@@ -179,6 +181,24 @@ class InferenceOperator(BaseOperator):
     def known_model(self) -> Model | None:
         """What the catalog has of ``model``; ``None`` when none is named."""
         return self._model(self.model) if self.model else None
+
+    def model_for(self, task_type: str) -> Model | None:
+        """What the catalog has of ``model``, or of the model that the endpoint is named like, as consoles name them."""
+        if self.model:
+            return self.known_model
+        model = (self._catalog or Catalog.read()).get(self.inference_id)
+        return model if model is not None and task_type in model.task_types else None
+
+    def longest_text(self, max_tokens: Any, task_type: str, *, cut: bool = False) -> int | None:
+        """``max_tokens``, or what the model takes with a margin for the estimate; ``None`` where neither is known.
+
+        What is cut is cut to what the model takes.
+        """
+        said = whole_or_none("max_tokens", max_tokens, 1, 10_000_000)
+        known = self.model_for(task_type)
+        if said is not None or known is None or known.tokens_per_row is None:
+            return said
+        return known.tokens_per_row if cut else known.tokens_per_row * MARGIN
 
     def rows_per_request(self, default: int) -> int:
         """``batch_size``, or what the model takes, or the task type."""
@@ -333,7 +353,8 @@ class InferenceOperator(BaseOperator):
         except RequestError as error:
             decision = decide(error, rows=1, attempts=0)
             if isinstance(decision, Stop):
-                raise decision.error from error
+                kind = type(decision.error)
+                raise kind(f"endpoint {self.inference_id!r}: {decision.error}") from error
             raise OutageError(f"{error}; nothing was asked yet") from error
 
     def _model(self, name: str) -> Model:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.inference.dataset.groups import group_rows
 from airflow_provider_modelstudio.inference.dataset.images import SourceWithImages
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
@@ -27,9 +26,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.catalog import Model
     from airflow_provider_modelstudio.inference.dataset import Source
-    from airflow_provider_modelstudio.inference.engine import Options
+    from airflow_provider_modelstudio.inference.engine import Budget, Options
     from airflow_provider_modelstudio.inference.tasks import InferenceTask
     from airflow_provider_modelstudio.inference.tasks.vector_types import VectorType
+    from airflow_provider_modelstudio.inference.transport import EndpointFacts
 
 __all__ = [
     "CompletionOperator",
@@ -54,7 +54,9 @@ class EmbedOperator(InferenceOperator):
     :param output_column: column for the vector; ``<output_column>_error`` says why a row has none. (templated)
     :param on_empty: what null, empty and blank texts do: ``"null"`` or ``"fail"``. They are never sent. (templated)
     :param on_too_long: what texts beyond ``max_tokens`` do: ``"null"``, ``"truncate"`` or ``"fail"``. (templated)
-    :param max_tokens: longest text the model takes, in estimated tokens; ``None`` sends any. (templated)
+    :param max_tokens: longest text the model takes, in estimated tokens; ``None``: twice what the catalog has of the
+        model, since estimates are rough, and just that with ``on_too_long="truncate"``; any where it has nothing.
+        (templated)
     :param vector_type: ``"float32"``, or smaller: ``"float16"``, or ``"int8"`` with a column ``<output_column>_scale`` beside
         it; answers on record as float32 are converted, not asked again. (templated)
     :param task_settings: sent with each request, for endpoints that know them. (templated)
@@ -100,7 +102,7 @@ class EmbedOperator(InferenceOperator):
             limits=RequestLimits(rows=self.rows_per_request(10)),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             on_too_long=choice("on_too_long", self.on_too_long, _TEXT_POLICY),
-            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
+            max_tokens=self.longest_text(self.max_tokens, "text_embedding", cut=self.on_too_long == "truncate"),
             vector_type=choice("vector_type", self.vector_type, _VECTOR_TYPES),
             task_settings=mapping("task_settings", self.task_settings),
         )
@@ -119,7 +121,9 @@ class SparseEmbedOperator(InferenceOperator):
     :param on_too_long: what texts beyond ``max_tokens`` do: ``"null"``, ``"truncate"`` or ``"fail"``. (templated)
     :param on_truncation: what texts do of which the model says that it left out the end: ``"keep"`` keeps the weights,
         ``"null"`` gives the row a reason instead, with which ``on_row_error`` does as with any other. (templated)
-    :param max_tokens: longest text the model takes, in estimated tokens; ``None`` sends any. (templated)
+    :param max_tokens: longest text the model takes, in estimated tokens; ``None``: twice what the catalog has of the
+        model, since estimates are rough, and just that with ``on_too_long="truncate"``; any where it has nothing.
+        (templated)
     :param task_settings: sent with each request, for endpoints that know them. (templated)
     """
 
@@ -172,7 +176,7 @@ class SparseEmbedOperator(InferenceOperator):
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             on_too_long=choice("on_too_long", self.on_too_long, _TEXT_POLICY),
             on_truncation=choice("on_truncation", self.on_truncation, ("keep", "null")),
-            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
+            max_tokens=self.longest_text(self.max_tokens, "sparse_embedding", cut=self.on_too_long == "truncate"),
             task_settings=mapping("task_settings", self.task_settings),
         )
 
@@ -195,7 +199,8 @@ class RerankOperator(InferenceOperator):
         (templated)
     :param max_documents: most documents of a row, or of a request, that the model takes; ``None``: as the catalog has it
         of ``model``, else 500. (templated)
-    :param max_tokens: longest query or document the model takes, in estimated tokens; ``None`` sends any. (templated)
+    :param max_tokens: longest query or document the model takes, in estimated tokens; ``None``: twice what the catalog
+        has of the model, since estimates are rough; any where it has nothing. (templated)
     :param scores_comparable: with ``query_id_column``: scores of two requests with one query can be compared. Then
         queries with more candidates than a request takes are split, and only new pairs of query and document are asked;
         else all candidates of a query are asked together, or none. ``None``: as the catalog has it of ``model``, else
@@ -256,7 +261,7 @@ class RerankOperator(InferenceOperator):
             raise ConfigurationError(
                 "scores_comparable is for one row a candidate: set query_id_column, or leave it out"
             )
-        known = self.known_model
+        known = self.model_for("rerank")
         # The service cuts what is too much without a word, which ruins the ranking: a reason is better.
         tokens = known.tokens_per_request if known is not None else None
         return Rerank(
@@ -267,7 +272,7 @@ class RerankOperator(InferenceOperator):
             top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
             return_documents=flag("return_documents", self.return_documents),
             max_documents=self._most_documents(known),
-            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
+            max_tokens=self.longest_text(self.max_tokens, "rerank"),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             task_settings=mapping("task_settings", self.task_settings),
         )
@@ -283,7 +288,7 @@ class RerankOperator(InferenceOperator):
     def _flat(self, query_id_column: str) -> FlatRerank:
         if flag("return_documents", self.return_documents):
             raise ConfigurationError("return_documents is for lists of documents: with query_id_column leave it out")
-        known = self.known_model
+        known = self.model_for("rerank")
         comparable = known is not None and known.scores_comparable is True
         if self.scores_comparable is not None:
             comparable = flag("scores_comparable", self.scores_comparable)
@@ -294,7 +299,7 @@ class RerankOperator(InferenceOperator):
             document_column=self.documents_column,
             output_column=self.output_column,
             max_documents=min(most, self.rows_per_request(most)),
-            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
+            max_tokens=self.longest_text(self.max_tokens, "rerank"),
             max_request_tokens=known.tokens_per_request if known is not None else None,
             scores_comparable=comparable,
             top_n=whole_or_none("top_n", self.top_n, 1, 1_000_000),
@@ -319,7 +324,8 @@ class CompletionOperator(InferenceOperator):
     :param deterministic: the same prompt gets the same answer, so that equal prompts are asked once. (templated)
     :param on_empty: what rows with a null in the prompt do: ``"null"`` or ``"fail"``. (templated)
     :param on_too_long: what prompts beyond ``max_tokens`` do: ``"null"`` or ``"fail"``. (templated)
-    :param max_tokens: longest prompt the model takes, in estimated tokens; ``None`` sends any. (templated)
+    :param max_tokens: longest prompt the model takes, in estimated tokens; ``None``: twice what the catalog has of the
+        model, since estimates are rough; any where it has nothing. (templated)
     :param task_settings: sent with each request, for endpoints that know them. (templated)
     """
 
@@ -371,7 +377,7 @@ class CompletionOperator(InferenceOperator):
             deterministic=flag("deterministic", self.deterministic),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             on_too_long=choice("on_too_long", self.on_too_long, _POLICY),
-            max_tokens=whole_or_none("max_tokens", self.max_tokens, 1, 10_000_000),
+            max_tokens=self.longest_text(self.max_tokens, "completion"),
             task_settings=mapping("task_settings", self.task_settings),
         )
 
@@ -381,6 +387,8 @@ class MultiModalEmbedOperator(InferenceOperator):
 
     Addresses are handed on, not fetched: the service must be able to reach them.
     Images may also be bytes, or files below ``image_root``; those are sent themselves.
+    How many tokens an image or a video has is not known: with a column of them no cost is estimated, and ``max_cost`` and
+    ``max_total_tokens`` are refused.
 
     :param text_column: column with texts. (templated)
     :param image_column: column with addresses, paths or bytes of images. (templated)
@@ -393,6 +401,8 @@ class MultiModalEmbedOperator(InferenceOperator):
     :param image_root: folder with the images that rows name by a path, relative to it or whole; a local path or an
         object storage URI. Nothing outside of it is read. ``None``: a path is no image. (templated)
     :param max_image_bytes: largest image that is sent itself. (templated)
+    :param max_tokens: longest text the model takes, in estimated tokens; ``None``: twice what the catalog has of the
+        model, since estimates are rough; any where it has nothing. (templated)
     :param on_empty: what rows with nothing to embed do: ``"null"`` or ``"fail"``. (templated)
     :param vector_type: ``"float32"``, or smaller: ``"float16"``, or ``"int8"`` with a column ``<output_column>_scale`` beside
         it; answers on record as float32 are converted, not asked again. (templated)
@@ -409,6 +419,7 @@ class MultiModalEmbedOperator(InferenceOperator):
         "independent",
         "image_root",
         "max_image_bytes",
+        "max_tokens",
         "on_empty",
         "vector_type",
         "task_settings",
@@ -425,6 +436,7 @@ class MultiModalEmbedOperator(InferenceOperator):
         independent: bool | str | None = None,
         image_root: str | ObjectStoragePath | None = None,
         max_image_bytes: int | str = 10 * 1024 * 1024,
+        max_tokens: int | str | None = None,
         on_empty: str = "null",
         vector_type: str = "float32",
         task_settings: dict[str, Any] | str | None = None,
@@ -439,14 +451,16 @@ class MultiModalEmbedOperator(InferenceOperator):
         self.independent = independent
         self.image_root = image_root
         self.max_image_bytes = max_image_bytes
+        self.max_tokens = max_tokens
         self.on_empty = on_empty
         self.vector_type = vector_type
         self.task_settings = task_settings
 
     def make_task(self) -> InferenceTask:
         """``multi_modal_embedding`` of the columns that are named."""
+        self._check_guards()
         most_bytes = whole("max_image_bytes", self.max_image_bytes, 1, 20 * 1024 * 1024)
-        known = self.known_model or self._named_like_its_model()
+        known = self.model_for("multi_modal_embedding")
         independent = known is not None and known.vectors == "independent"
         if self.independent is not None:
             independent = flag("independent", self.independent)
@@ -465,6 +479,8 @@ class MultiModalEmbedOperator(InferenceOperator):
             limits=RequestLimits(rows=self.rows_per_request(rows), size=64 * 1024 * 1024),
             images=None if self.image_root is None else open_images(self.image_root, most_bytes),
             max_image_bytes=most_bytes,
+            max_images=known.images_per_request if known is not None else None,
+            max_tokens=self.longest_text(self.max_tokens, "multi_modal_embedding"),
             on_empty=choice("on_empty", self.on_empty, _POLICY),
             vector_type=choice("vector_type", self.vector_type, _VECTOR_TYPES),
             task_settings=mapping("task_settings", self.task_settings),
@@ -477,15 +493,37 @@ class MultiModalEmbedOperator(InferenceOperator):
             return options
         return replace(options, limits=replace(options.limits, start_concurrency=1))
 
+    def _budget(self, facts: EndpointFacts, region: str | None) -> Budget:
+        """Without a price where there are images or videos: nobody says how many tokens one has."""
+        budget = super()._budget(facts, region)
+        if not self._has_media:
+            return budget
+        self.log.info(
+            "tokens are counted of texts alone, and no cost is estimated: that of images and videos is not known"
+        )
+        return replace(budget, price=None, currency=None)
+
+    def _check_guards(self) -> None:
+        """A guard that cannot see what is spent guards nothing."""
+        guards = {
+            "max_cost": number("max_cost", self.max_cost),
+            "max_total_tokens": number("max_total_tokens", self.max_total_tokens),
+        }
+        blind = next((name for name, most in guards.items() if most is not None), None)
+        if blind and self._has_media:
+            raise ConfigurationError(
+                f"{blind} cannot be kept: how many tokens an image or a video has is known to the service alone; "
+                "use max_rows or max_requests"
+            )
+
+    @property
+    def _has_media(self) -> bool:
+        return any((self.image_column, self.video_column, self.multi_images_column))
+
     @property
     def _columns(self) -> list[str]:
         columns = (self.text_column, self.image_column, self.video_column, self.multi_images_column)
         return [column for column in columns if column is not None]
-
-    def _named_like_its_model(self) -> Model | None:
-        """Consoles make endpoints with the names of their models."""
-        model = (self._catalog or Catalog.read()).get(self.inference_id)
-        return model if model is not None and "multi_modal_embedding" in model.task_types else None
 
     def _check_fusion(self, known: Model) -> None:
         """A model of both kinds must have been told to fuse where rows have several elements."""

@@ -47,7 +47,7 @@ def report(progress: Progress) -> None:
 def tell(summary: Summary) -> None:
     """What a run came to."""
     if summary.up_to_date:
-        log.info("nothing to ask: all %s rows of %s were answered before", summary.rows, summary.destination)
+        log.info("nothing to ask: %s", _what_was_there(summary))
     else:
         _tell_work(summary)
     for reason, rows in summary.errors.items():
@@ -56,6 +56,16 @@ def tell(summary: Summary) -> None:
         log.warning("%s %s", times, words)
     if summary.quarantine is not None:
         log.warning("%s rows are kept out of the dataset, in %s", summary.quarantined, summary.quarantine)
+
+
+def _what_was_there(summary: Summary) -> str:
+    """Why a run had nothing to ask."""
+    if summary.rows == 0:
+        return "the source has no rows"
+    answered = f"rows of {summary.destination} were answered before"
+    if summary.failed == 0:
+        return f"all {summary.rows} {answered}"
+    return f"{summary.rows - summary.failed} of {summary.rows} {answered}, {summary.failed} have a reason instead"
 
 
 def _tell_work(summary: Summary) -> None:

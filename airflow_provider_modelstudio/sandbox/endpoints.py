@@ -39,8 +39,12 @@ _PREPARED = {
     "bailian_sparse_emb": "sparse_embedding",
     "bailian_rerank": "rerank",
     "bailian_mm": "multi_modal_embedding",
+    "bailian_mm_independent": "multi_modal_embedding",
     "bailian_deepseek": "completion",
 }
+"""The names of the product page, and one for the other kind of multi-modal model."""
+_TOLD: Mapping[str, Mapping[str, Any]] = {"bailian_mm": {"enable_fusion": True}}
+"""Task settings of those: the page shows one vector for four elements."""
 _VALID_ID = re.compile(r"[a-z0-9](?:[a-z0-9_\-.]*[a-z0-9])?")
 _BODY_FIELDS = frozenset({"service", "service_settings", "task_settings", "chunking_settings", "task_type"})
 _SECRET_SETTINGS = frozenset({"secret_parameters", "api_key"})
@@ -88,7 +92,7 @@ class Endpoints:
         self._facts = facts
         self._known: dict[str, Endpoint] = {}
         for inference_id, task_type in _PREPARED.items():
-            self._known[inference_id] = self._make(inference_id, task_type, "sandbox", {}, {})
+            self._known[inference_id] = self._make(inference_id, task_type, "sandbox", {}, _TOLD.get(inference_id, {}))
 
     def _make(
         self,
@@ -124,7 +128,7 @@ class Endpoints:
         return [one for _, one in sorted(self._known.items()) if task_type in {ANY, one.task_type}]
 
     def create(self, task_type: str, inference_id: str, body: Any) -> Endpoint:
-        """A new endpoint. Nothing is asked of the service it names."""
+        """A new endpoint. Nothing is asked of the service it names; a real server asks its model once, which is billed."""
         known_task_type(task_type)
         if not _VALID_ID.fullmatch(inference_id):
             raise not_a_valid_question(

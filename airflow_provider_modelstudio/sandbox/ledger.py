@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.sandbox.asking import Question
     from airflow_provider_modelstudio.sandbox.endpoints import Endpoint
 
-__all__ = ["Call", "Ledger", "Paid", "fingerprint"]
+__all__ = ["TRIAL", "Call", "Ledger", "Paid", "fingerprint"]
+
+TRIAL = "how big"
+"""What Elasticsearch asks a new endpoint."""
 
 
 def fingerprint(value: Any) -> str:
@@ -35,6 +38,8 @@ class Paid:
     """Fingerprint of the query of a rerank request."""
     spoiled_by: str | None
     """The kind of fault that damaged the answer on its way."""
+    trial: bool = False
+    """Whether Elasticsearch itself asked, to see that a new endpoint works."""
 
     @property
     def count(self) -> int:
@@ -107,6 +112,14 @@ class Ledger:
         """A request was answered."""
         if self._keep:
             self._calls.append(call)
+
+    def tried(self, number: int, endpoint: Endpoint) -> None:
+        """An endpoint was made, which takes a call of its model."""
+        if self._keep:
+            paid_for = (fingerprint(TRIAL),)
+            self._bill.append(
+                Paid(number, endpoint.task_type, endpoint.inference_id, paid_for, None, spoiled_by=None, trial=True)
+            )
 
     def paid(self, number: int, endpoint: Endpoint, question: Question, spoiled_by: str | None) -> None:
         """A model answered."""

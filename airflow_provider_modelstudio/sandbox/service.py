@@ -171,10 +171,10 @@ class Service:
                 self.ledger.left()
         if early := await self._play(found, (), notes):
             return early
-        told = self._administer(found, request, body_format)
+        told = self._administer(found, request, body_format, notes)
         return Reply(200, out.write(told), _headers(out))
 
-    def _administer(self, found: Route, request: Request, body_format: Format) -> Any:
+    def _administer(self, found: Route, request: Request, body_format: Format, notes: _Notes) -> Any:
         task_type, inference_id = found.task_type, found.inference_id
         match found.operation:
             case "root":
@@ -189,8 +189,11 @@ class Service:
             case operation:
                 duration(request.query.get("timeout", "30s"))
                 body = _read(request, body_format)
-                act = self.endpoints.create if operation == "create" else self.endpoints.update
-                return act(task_type, inference_id, body).told()
+                if operation == "update":
+                    return self.endpoints.update(task_type, inference_id, body).told()
+                made = self.endpoints.create(task_type, inference_id, body)
+                self.ledger.tried(notes.number, made)
+                return made.told()
 
     async def _play(self, found: Route, texts: tuple[str, ...], notes: _Notes) -> Reply | None:
         """Let the faults of this request happen that come before its answer is worked out."""

@@ -47,7 +47,10 @@ def test_catalog_without_a_cluster():
         "service": "",
     }
     assert {row["task_type"] for row in cli.side_by_side(catalog, [], task_type="rerank")} == {"rerank"}
+    assert (rows[1]["task_type"], rows[1]["dimensions"]) == ("sparse_embedding", "")
     (plus,) = [row for row in rows if row["model"] == "qwen-plus"]
+    (eyes,) = [row for row in rows if row["model"] == "multimodal-embedding-v1"]
+    assert eyes["prices"] == "0.7 CNY/1M, images and videos 0.9 (cn)"
     assert plus["prices"] == "0.8 CNY/1M, answers 2 (cn), 0.4 USD/1M, answers 1.2 (intl)"
 
 
@@ -110,7 +113,7 @@ def test_what_the_operator_made_is_found_again(sandbox, capsys):
     rows = json.loads(capsys.readouterr().out)
     known = [row for row in rows if row["model"]]
     assert all(row["inference_id"] for row in known)
-    assert len(rows) == len(known) + 5  # those that the sandbox comes with
+    assert len(rows) == len(known) + 6  # those that the sandbox comes with
 
 
 def test_the_connection_may_know_more(sandbox, capsys, monkeypatch):

@@ -244,7 +244,11 @@ def test_a_model_of_another_task_type_is_named(sandbox, run, operator):
 def test_an_endpoint_of_another_task_type_is_named(sandbox, run, operator):
     """The right ID with the wrong operator is told before anything is paid."""
     other = "bailian_rerank" if operator is not RerankOperator else "bailian_embeddings"
-    with pytest.raises(AirflowFailException, match="the inference endpoint is of another task type"):
+    kind = "rerank" if operator is not RerankOperator else "text_embedding"
+    words = (
+        f"^endpoint '{other}': the inference endpoint is of another task type, {kind} .400.; use the operator for it"
+    )
+    with pytest.raises(AirflowFailException, match=words):
         run(operator, pa.table(GOOD[operator]), inference_id=other, **USUAL.get(operator, {}))
     assert sandbox.bill == []
 

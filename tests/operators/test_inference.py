@@ -513,7 +513,7 @@ def test_a_model_that_gives_a_vector_for_each_image_gets_many_rows_at_once(sandb
     connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": {"models": models}}
     monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
     table = pa.table({"image": [f"https://a.example/{i}.png" for i in range(16)], "text": ["a"] * 16})
-    parameters = {"inference_id": "bailian_mm", "model": "eyes", "image_column": "image"}
+    parameters = {"inference_id": "bailian_mm_independent", "model": "eyes", "image_column": "image"}
     summary, rows = run(MultiModalEmbedOperator, table, **parameters)
     assert (summary["embedded"], summary["requests"]) == (16, 2)
     assert len({tuple(row["embedding"]) for row in rows}) == 16
@@ -530,6 +530,44 @@ def test_a_model_that_gives_a_vector_for_each_image_gets_many_rows_at_once(sandb
     assert (summary["embedded"], summary["requests"]) == (16, 16)
 
 
+PRICED = {
+    "eyes": {
+        "task_types": ["multi_modal_embedding"],
+        "prices": {"cn": {"currency": "CNY", "per_million": 1e6, "media_per_million": 2e6}},
+    }
+}
+
+
+@pytest.fixture
+def priced(sandbox, monkeypatch):
+    """A model of texts and images with a price for each."""
+    extra = {"region": "cn-beijing", "models": PRICED}
+    connection = {"conn_type": "modelstudio", "host": sandbox.url, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSTUDIO_DEFAULT", json.dumps(connection))
+    return {"inference_id": "bailian_mm", "model": "eyes"}
+
+
+@pytest.mark.parametrize("column", ["image_column", "video_column", "multi_images_column"])
+@pytest.mark.parametrize("guard", ["max_cost", "max_total_tokens"])
+def test_a_guard_that_cannot_count_images_is_refused(sandbox, run, priced, column, guard):
+    """Before anything is asked, with what to use instead: the service alone knows what an image costs."""
+    one = "https://a.example/1.png"
+    table = pa.table({"medium": [[one]] if column == "multi_images_column" else [one]})
+    with pytest.raises(AirflowFailException, match=rf"^{guard} cannot be kept: .*; use max_rows or max_requests$"):
+        run(MultiModalEmbedOperator, table, **{column: "medium", guard: "5"}, **priced)
+    assert sandbox.calls == []
+
+
+def test_images_have_no_estimated_cost_and_texts_have(sandbox, run, priced):
+    """Null instead of a number that means nothing, before and after; a model of images that is asked texts has its price."""
+    told, _ = run(MultiModalEmbedOperator, page_rows(3), image_column="image", dry_run=True, **priced)
+    assert (told["cost_estimated"], told["currency"], told["requests_estimated"]) == (None, None, 1)
+    summary, _ = run(MultiModalEmbedOperator, None, image_column="image", max_requests=1, **priced)
+    assert (summary["embedded"], summary["cost_estimated"], summary["currency"]) == (1, None, None)
+    told, _ = run(MultiModalEmbedOperator, None, text_column="text", max_cost=1000, dry_run=True, **priced)
+    assert (told["cost_estimated"], told["currency"]) == (told["tokens_estimated"], "CNY")
+
+
 def page_rows(number):
     """Rows with the text and the image of the product page's sample."""
     image = "https://img.alicdn.com/imgextra/i3/O1CN01rdstgY1uiZWt8gqSL_!!6000000006071-0-tps-1970-356.jpg"
@@ -539,7 +577,7 @@ def page_rows(number):
 @pytest.mark.parametrize("on_row_error", ["null", "fail", "quarantine"])
 def test_a_vector_for_each_element_where_one_was_expected_stops_at_the_first_answer(sandbox, run, on_row_error):
     """What cannot be told apart is not written and not paid for again: the error says what came and what to do."""
-    parameters = {"inference_id": "bailian_mm", "image_column": "image", "on_row_error": on_row_error}
+    parameters = {"inference_id": "bailian_mm_independent", "image_column": "image", "on_row_error": on_row_error}
     with pytest.raises(
         AirflowFailException, match=r"2 vectors came for a row with 2 elements.*embed one column at a time"
     ):
@@ -549,7 +587,7 @@ def test_a_vector_for_each_element_where_one_was_expected_stops_at_the_first_ans
 
 def test_a_fused_vector_where_one_for_each_was_expected_stops_at_the_first_answer(sandbox, run):
     """The same the other way round: several rows in one request, and one vector."""
-    parameters = {"inference_id": "bailian_mm", "image_column": "image", "task_settings": {"enable_fusion": True}}
+    parameters = {"inference_id": "bailian_mm", "image_column": "image"}
     table = pa.table({"image": [f"https://a.example/{i}.png" for i in range(16)]})
     with pytest.raises(AirflowFailException, match=r"one vector came for 8 rows.*set independent=False"):
         run(MultiModalEmbedOperator, table, model="multimodal-embedding-v1", concurrency=1, **parameters)
@@ -603,7 +641,7 @@ def test_a_model_of_both_kinds_fuses_when_it_is_told_to(sandbox, run, told):
 
 def test_each_vector_of_an_independent_model_has_a_column_of_its_own(sandbox, run, tmp_path):
     """An operator a column, the second reads what the first wrote: all vectors side by side, each paid for once."""
-    named = {"inference_id": "bailian_mm", "model": "tongyi-embedding-vision-plus"}
+    named = {"inference_id": "bailian_mm_independent", "model": "tongyi-embedding-vision-plus"}
     table = page_rows(4).append_column("none", pa.array([None] * 4, pa.string()))
     run(MultiModalEmbedOperator, table, text_column="text", output_column="text_embedding", **named)
     summary, _ = run(

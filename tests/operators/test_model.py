@@ -701,9 +701,9 @@ def secretive(canary):
     return {
         "service": "sandbox",
         "service_settings": {
-            "url": f"https://user:{canary}-a@host/x?access_token={canary}-b&v=1",
+            "url": f"https://user:{canary}-a@host/x?access_token={canary}-b&v=1&sig={canary}-l&X-Amz-Signature={canary}-m",
             "headers": {"X-Auth-Token": f"{canary}-c", "Ocp-Key": f"{canary}-d", "Proxy": f"Bearer {canary}-e"},
-            "query_parameters": [["access_token", f"{canary}-f"], ["v", "1"]],
+            "query_parameters": [["access_token", f"{canary}-f"], ["Signature", f"{canary}-n"], ["v", "1"]],
             "request": json.dumps({"credential": f"{canary}-g h", "input": "${input}"}),
             "extra": {"name": "X-Token", "value": f"{canary}-i"},
             "login": {"password": {"of": [f"{canary}-j"]}},

@@ -70,16 +70,16 @@ def rows_of(task_type):
 
 
 def shape(value):
-    """What is left of an answer without its values: names, kinds, and the form of what is in a list."""
+    """What is left of an answer without its values: names, kinds, and the form of each thing in a list."""
     match value:
         case dict() if value and all(name.isdigit() for name in value):
             return "weights", {shape(one) for one in value.values()}
         case dict():
             return {name: shape(one) for name, one in value.items()}
+        case list() if value and all(isinstance(one, float) for one in value):
+            return "vector"  # the page leaves out most of its values
         case list():
-            shapes = [shape(one) for one in value]
-            assert all(one == shapes[0] for one in shapes)
-            return shapes[:1]
+            return [shape(one) for one in value]
         case _:
             return type(value).__name__
 
@@ -98,13 +98,17 @@ def test_all_samples_are_there():
 
 @pytest.mark.parametrize("task_type", SAMPLES)
 def test_the_sandbox_answers_in_the_shape_of_the_sample(models, task_type):
-    """The very request, at the very path, gets an answer with the same names and kinds of values."""
+    """The very request, at the very path, gets an answer with the same names, kinds of values and number of rows.
+
+    But for texts, where the page leaves out the rows of all but the first of them: there each text has its own.
+    """
     _, path, _, answer = SAMPLES[task_type]
     got = ask(models, "POST", f"/{path}", body_of(task_type), {"accept": VND_JSON, "content-type": VND_JSON})
     assert got.status == 200
-    assert shape(got.body) == shape(json.loads(answer))
+    wanted = shape(json.loads(answer))
     if task_type in {"text_embedding", "sparse_embedding"}:
-        assert len(got.body[task_type]) == len(body_of(task_type)["input"])
+        wanted[task_type] *= len(body_of(task_type)["input"])
+    assert shape(got.body) == wanted
 
 
 def test_the_real_model_ranks_in_the_order_of_the_sample():
@@ -134,11 +138,9 @@ def test_the_task_sends_the_body_of_the_sample(task_type):
 def test_the_operator_runs_the_sample(sandbox, run, task_type):
     """The operator that the page of samples names writes an answer beside each row, from the ID of the sample."""
     name, path, _, _ = SAMPLES[task_type]
-    settings = dict(SETTINGS.get(task_type, {}))
-    if task_type == "multi_modal_embedding":
-        settings["task_settings"] = {"enable_fusion": True}  # the sandbox gives a vector for each element otherwise
+    settings = SETTINGS.get(task_type, {})
     summary, rows = run(OPERATORS[name], pa.table(rows_of(task_type)), inference_id=path.rpartition("/")[2], **settings)
-    assert summary["failed"] == 0
+    assert (summary["failed"], summary["requests"]) == (0, 1)
     task = make_task(task_type)
     answers = [row[task.output_columns[0]] for row in rows]
     assert all(answers)

@@ -18,7 +18,8 @@ EMBED = "/_inference/text_embedding/bailian_embeddings"
 SPARSE = "/_inference/sparse_embedding/bailian_sparse_emb"
 RERANK = "/_inference/rerank/bailian_rerank"
 COMPLETE = "/_inference/completion/bailian_deepseek"
-MEDIA = "/_inference/multi_modal_embedding/bailian_mm"
+MEDIA = "/_inference/multi_modal_embedding/bailian_mm_independent"
+FUSED = "/_inference/multi_modal_embedding/bailian_mm"
 
 
 @dataclass(frozen=True)

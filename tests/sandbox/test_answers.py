@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_modelstudio.sandbox.answering import SELF_INTRODUCTION
 from airflow_provider_modelstudio.sandbox.ledger import fingerprint
-from tests.sandbox.loopback import COMPLETE, EMBED, MEDIA, RERANK, SPARSE, VND_CBOR, VND_JSON, ask, infer
+from tests.sandbox.loopback import COMPLETE, EMBED, FUSED, MEDIA, RERANK, SPARSE, VND_CBOR, VND_JSON, ask, infer
 
 POEM = ["风急天高猿啸哀", "渚清沙白鸟飞回", "无边落木萧萧下", "不尽长江滚滚来"]
 DOCUMENTS = [
@@ -94,6 +94,11 @@ def test_rerank_can_return_the_documents(sandbox):
 
 
 def test_multi_modal_embedding_of_the_product_page(sandbox):
+    """One vector for all elements, by the page's own name."""
+    assert vectors(infer(sandbox, FUSED, CONTENTS), "multi_modal_embedding").shape == (1, 16)
+
+
+def test_multi_modal_embedding_of_a_model_that_does_not_fuse(sandbox):
     """One vector for each element: the text's own, and others for media that are not looked at."""
     found = vectors(infer(sandbox, MEDIA, CONTENTS), "multi_modal_embedding")
     assert found.shape == (4, 16)

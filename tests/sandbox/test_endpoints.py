@@ -18,6 +18,7 @@ PAGE_IDS = {
     "bailian_mm": "multi_modal_embedding",
     "bailian_deepseek": "completion",
 }
+INDEPENDENT = {"bailian_mm_independent": "multi_modal_embedding"}
 SECRET = "sk-0123456789abcdef"
 CUSTOM = {
     "service": "alibaba-cloud-custom-model",
@@ -41,8 +42,8 @@ CUSTOM = {
 def test_the_ids_of_the_product_page_are_there(sandbox):
     """A newcomer's first request needs no creation; every endpoint says that it is a stand-in, and with which engine."""
     told = ask(sandbox, "GET", "/_inference").body["endpoints"]
-    assert {one["inference_id"]: one["task_type"] for one in told} == PAGE_IDS
-    assert [one["inference_id"] for one in told] == sorted(PAGE_IDS)
+    assert {one["inference_id"]: one["task_type"] for one in told} == {**PAGE_IDS, **INDEPENDENT}
+    assert [one["inference_id"] for one in told] == sorted({**PAGE_IDS, **INDEPENDENT})
     for one in told:
         assert one["service"] == "sandbox"
         assert "stand-in" in one["service_settings"]["served_by"]
@@ -54,7 +55,7 @@ def test_the_ids_of_the_product_page_are_there(sandbox):
 @pytest.mark.parametrize("path", ["/_inference/_all", "/_inference/*", "/_inference/%2A", "/_inference"])
 def test_all_endpoints_have_several_names(sandbox, path):
     """``_all``, ``*`` and nothing at all list everything."""
-    assert len(ask(sandbox, "GET", path).body["endpoints"]) == 5
+    assert len(ask(sandbox, "GET", path).body["endpoints"]) == 6
 
 
 def test_endpoints_of_one_task_type(sandbox):
@@ -146,7 +147,7 @@ def test_endpoints_that_make_no_sense(sandbox, path, body, complaint):
     got = ask(sandbox, "PUT", f"/_inference/{path.replace(' ', '%20')}", body)
     assert got.status == 400
     assert complaint in got.error["reason"]
-    assert len(ask(sandbox, "GET", "/_inference").body["endpoints"]) == 5
+    assert len(ask(sandbox, "GET", "/_inference").body["endpoints"]) == 6
 
 
 def test_the_task_type_may_stand_in_the_body(start):
@@ -240,3 +241,15 @@ def _strings(value):
     if isinstance(value, list):
         return [text for one in value for text in _strings(one)]
     return [value]
+
+
+def test_the_trial_of_a_new_endpoint_is_on_the_bill(sandbox):
+    """A server asks the model of a new endpoint once; a creation that is refused and a change ask nothing."""
+    path = "/_inference/text_embedding/mine"
+    assert ask(sandbox, "PUT", path, CUSTOM).status == 200
+    assert [(paid.inference_id, paid.count, paid.trial) for paid in sandbox.bill] == [("mine", 1, True)]
+    assert ask(sandbox, "PUT", path, CUSTOM).status == 400
+    assert ask(sandbox, "PUT", f"{path}/_update", {"task_settings": {}}).status == 200
+    assert len(sandbox.bill) == 1
+    assert infer(sandbox, path, "a").status == 200
+    assert [paid.trial for paid in sandbox.bill] == [True, False]

@@ -55,7 +55,7 @@ def test_endpoints_are_administered(client):
     client.inference.update(inference_id="client-made", inference_config={"task_settings": {"top_n": 2}})
     (told,) = client.inference.get(task_type="rerank", inference_id="client-made")["endpoints"]
     assert told["task_settings"] == {"top_n": 2}
-    assert len(client.inference.get()["endpoints"]) == 6
+    assert len(client.inference.get()["endpoints"]) == 7
     assert client.inference.delete(inference_id="client-made", dry_run=True)["acknowledged"] is False
     assert client.inference.delete(task_type="rerank", inference_id="client-made", force=True)["acknowledged"] is True
     with pytest.raises(elasticsearch.NotFoundError):
@@ -69,7 +69,8 @@ def test_endpoints_are_administered(client):
         ("sparse_embedding", "bailian_sparse_emb", {"input": DOCUMENTS}, 3),
         ("rerank", "bailian_rerank", {"input": DOCUMENTS, "query": "cat"}, 3),
         ("completion", "bailian_deepseek", {"input": "A cat is an animal. What is a cat?"}, 1),
-        ("multi_modal_embedding", "bailian_mm", {"input": '{"text":"a"}, {"image":"https://a"}'}, 2),
+        ("multi_modal_embedding", "bailian_mm", {"input": '{"text":"a"}, {"image":"https://a"}'}, 1),
+        ("multi_modal_embedding", "bailian_mm_independent", {"input": '{"text":"a"}, {"image":"https://a"}'}, 2),
     ],
 )
 def test_all_five_task_types(client, task_type, inference_id, question, rows):

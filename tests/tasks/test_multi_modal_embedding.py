@@ -61,6 +61,23 @@ def test_images_in_binary_travel_as_data(media, kind):
     ]
 
 
+def test_images_in_binary_of_one_size_travel_as_data():
+    """A column whose images all have as many bytes may say so."""
+    column = pa.array([PNG + b"abcd", None], pa.binary(len(PNG) + 4))
+    data = f"data:image/png;base64,{base64.b64encode(PNG + b'abcd').decode()}"
+    batch = pa.record_batch({"i": column, "views": pa.array([[PNG + b"abcd"], []], pa.list_(column.type))})
+    assert elements(MultiModalEmbedding(image_column="i"), batch) == [[{"image": data}], NOTHING]
+    assert elements(MultiModalEmbedding(multi_images_column="views"), batch) == [[{"multi_images": [data]}], NOTHING]
+
+
+@pytest.mark.parametrize("raw", [b"\n\n", b" ", b"\x0b\x0c"])
+def test_bytes_of_white_space_are_a_broken_image(raw):
+    """A row with a text beside them is not embedded without its image; no bytes at all are no image."""
+    batch = pa.record_batch({"t": ["a", "a"], "i": [raw, b""]})
+    task = MultiModalEmbedding(text_column="t", image_column="i")
+    assert elements(task, batch) == ["image is of no known kind", [{"text": "a"}]]
+
+
 @pytest.mark.parametrize("raw", [b"x", b"%PDF-1.7", b"<svg/>", b"RIFF\x00\x00\x00\x00WAVE", b"\x89PN"])
 def test_bytes_of_no_known_image_are_refused(raw):
     """What is no image is not sent as one."""

@@ -46,17 +46,54 @@ def test_any_tokens_come_through_bit_for_bit(write, content_type, maps):
     assert decoded.columns.schema == SparseEmbedding().output_schema(None)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"sparse_embedding":[{"is_truncated":false,"embedding":{"1":0.5,"1":0.6}}]}',
+        '{"sparse_embedding":[{"is_truncated":false,"embedding":{"1":0.5,"\\u0031":0.6}}]}',
+        '{"sparse_embedding":[{"embedding":{"1":0.5},"embedding":{"2":0.5}}]}',
+        '{"sparse_embedding":[{"is_truncated":false,"embedding":{"1" : 0.5, "1" : 0.6}}]}',
+    ],
+)
+def test_a_token_that_is_there_twice_is_no_answer_in_either_form(body):
+    """Nobody can say which weight is meant; JSON refuses what CBOR refuses."""
+    with pytest.raises(AnswerError, match="is not valid JSON"):
+        decode(body.encode(), 1)
+    twice = b"\xbf" + cbor_answer("1") + cbor_answer(0.5) + cbor_answer("1") + cbor_answer(0.6) + b"\xff"
+    row = b"\xbf" + cbor_answer("embedding") + twice + b"\xff"
+    answer = b"\xbf" + cbor_answer("sparse_embedding") + b"\x9f" + row + b"\xff\xff"
+    with pytest.raises(AnswerError, match="is not valid CBOR"):
+        decode(answer, 1, CBOR)
+
+
+def test_a_token_may_look_like_a_name():
+    """Colons and quotes in tokens are text, and both ways of reading give the same."""
+    odd = {":": 1.0, 'a":1,"b': 2.0, "is_truncated": 0.5, "http://": 3.0}
+    assert decode(json_answer(answer_of(odd)), 1).columns.column(0).to_pylist() == [list(odd.items())]
+
+
 @given(st.lists(MAPS, min_size=1, max_size=3), st.integers(1, 4), st.floats(-10, 10))
 def test_the_heaviest_tokens_are_kept(maps, top_k, min_weight):
     """What is kept is heavy enough, in the order of the answer, and nothing left out is heavier."""
     decoded = decode(json_answer(answer_of(*maps)), len(maps), top_k=top_k, min_weight=min_weight)
     for tokens, kept in zip(maps, decoded.columns.column(0).to_pylist(), strict=True):
         names = [token for token, _ in kept]
-        enough = [weight for weight in tokens.values() if weight >= min_weight]
+        least = float(np.float32(min_weight))
+        enough = [weight for weight in tokens.values() if weight >= least]
         assert names == [token for token in tokens if token in set(names)]
         assert len(names) == min(top_k, len(enough))
-        left_out = [weight for token, weight in tokens.items() if weight >= min_weight and token not in names]
+        left_out = [weight for token, weight in tokens.items() if weight >= least and token not in names]
         assert all(tokens[token] >= weight for token in names for weight in left_out)
+
+
+@FORMAT
+def test_weights_are_compared_as_they_are_written(write, content_type):
+    """0.7 is not lighter than 0.7, and what differs beyond a float32 is equal: JSON keeps what CBOR keeps."""
+    kept = decode(write(answer_of({"a": 0.7, "b": 0.69, "c": 1.5})), 1, content_type, min_weight=0.7)
+    assert [token for token, _ in kept.columns.column(0).to_pylist()[0]] == ["a", "c"]
+    nearly = {"first": 0.70000000001, "second": 0.70000000002}
+    kept = decode(write(answer_of(nearly)), 1, content_type, top_k=1)
+    assert [token for token, _ in kept.columns.column(0).to_pylist()[0]] == ["first"]
 
 
 def test_of_equal_weights_the_first_is_kept():

@@ -86,7 +86,8 @@ def group_rows(source: Source, group_column: str, same_column: str, part_rows: i
                 if first + high - start > part_rows:
                     raise InputError(
                         f"more than {part_rows} rows, from row {start} of the source on, are equal in column "
-                        f"{group_column!r}; is it the right column?"
+                        f"{group_column!r}; is it the right column? A query is ranked as a whole and has at most as many "
+                        "candidates: leave some out, or cut it into several ids and merge by score where scores compare"
                     )
                 if first + high - part_start > part_rows:
                     part_start = start

@@ -104,6 +104,12 @@ def _fault(*faults: Fault) -> Callable[[Case], bool]:
 # -- what follows from it
 
 
+def _its_own(case: Case) -> str:
+    """The task type that an endpoint has, where it is said; it is a name and no row."""
+    said = re.search(r"does not match the .{1,30}task type \[([a-z_]{1,40})\]", case.reason)
+    return f", {said[1]}" if said else ""
+
+
 def _stop(words: str, kind: type[PermanentError | TransientError] = EndpointError) -> Callable[[Case], Decision]:
     """``words`` say what is wrong and what to do; the server's own may hold a row, so they are not repeated."""
     return lambda case: Stop(kind(words.format(status=case.status, kind=f" ({case.kind})" if case.kind else "")))
@@ -285,8 +291,11 @@ RULES: Final = (
     Rule(
         "task type mismatch",
         _says(r"does not match the (?:inference endpoint|model)'s task type"),
-        _stop(
-            "the inference endpoint is of another task type ({status}); use the operator for it, or another endpoint"
+        lambda case: Stop(
+            EndpointError(
+                f"the inference endpoint is of another task type{_its_own(case)} ({case.status}); "
+                "use the operator for it, or another endpoint"
+            )
         ),
     ),
     Rule(

@@ -66,6 +66,8 @@ class MultiModalEmbedding:
     """Reads what is no URL; ``None``: such a row is refused."""
     max_image_bytes: int = 10 * 1024 * 1024
     """Largest image that is sent itself, before it is encoded; models take from 3 to 10 MB."""
+    max_images: int | None = None
+    """Most images of a row; ``None`` for no bound."""
     max_tokens: int | None = None
     """Longest text, in estimated tokens; ``None`` for no bound."""
     on_empty: OnEmpty = "null"
@@ -85,7 +87,13 @@ class MultiModalEmbedding:
         check_choice("on_empty", self.on_empty, OnEmpty)
         check_choice("on_too_long", self.on_too_long, Literal["null", "fail"])
         check_choice("vector_type", self.vector_type, VectorType)
-        check_at_least(1, max_image_bytes=self.max_image_bytes, max_tokens=self.max_tokens, dimensions=self.dimensions)
+        check_at_least(
+            1,
+            max_image_bytes=self.max_image_bytes,
+            max_images=self.max_images,
+            max_tokens=self.max_tokens,
+            dimensions=self.dimensions,
+        )
         check_task_settings(self.task_settings)
         if not named:
             raise ConfigurationError("name a text_column, image_column, video_column or multi_images_column")
@@ -254,6 +262,8 @@ class MultiModalEmbedding:
         return narrowed(columns, self.output_schema(columns.column(0).type.list_size), self.vector_type)
 
     def _ask(self, text: Cell, image: Cell, video: Cell, images: list[Cell] | None) -> Question | Refused:
+        if self.max_images is not None and len(images or ()) + (not _absent(image)) > self.max_images:
+            return self._beyond(f"more than {self.max_images} images")
         elements: list[dict[str, Any]] = []
         for element in (
             self._text(text),
@@ -345,7 +355,8 @@ def _tokens(text: str) -> int:
 
 
 def _absent(cell: Cell) -> bool:
-    return cell is None or (not isinstance(cell, Refused) and (not cell or cell.isspace()))
+    """Whether there is nothing: bytes of white space are no blank text, but a broken image."""
+    return cell is None or (not isinstance(cell, Refused) and (not cell or (isinstance(cell, str) and cell.isspace())))
 
 
 def _is_path(cell: Cell) -> bool:
@@ -358,7 +369,8 @@ def _is_url(kind: pa.DataType) -> bool:
 
 
 def _is_image(kind: pa.DataType) -> bool:
-    return _is_url(kind) or is_binary(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return _is_url(kind) or is_binary(value) or bool(pa.types.is_fixed_size_binary(value))
 
 
 def _is_images(kind: pa.DataType) -> bool:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from airflow_provider_modelstudio.inference.errors import AnswerError
 
 from . import Decoded, Question, Refused, RequestLimits
-from .answers import Misfit, RowReader
+from .answers import Misfit, RowReader, is_cbor
 from .columns import check_text, column_at
 from .settings import check_at_least, check_choice, check_columns, check_task_settings
 from .texts import CutText, OnEmpty, OnTooLong, ask_texts, encode_texts
@@ -66,7 +66,7 @@ class SparseEmbedding:
     top_k: int | None = None
     """Keep the heaviest tokens of a text, at most so many; of equal weights the first. ``None`` keeps all."""
     min_weight: float | None = None
-    """Drop lighter tokens. ``None`` keeps all."""
+    """Drop lighter tokens, compared as float32. ``None`` keeps all."""
     task_settings: Mapping[str, Any] | None = None
     """Sent with each request, where the endpoint knows them."""
 
@@ -146,7 +146,7 @@ class SparseEmbedding:
         A text with a weight that is no finite float32 is refused alone.
         Raises :class:`~..errors.AnswerError` for another number of rows than questions, and for other rows than these.
         """
-        rows = _READER.read(answer)
+        rows = _read(answer)
         if len(rows) != len(questions):
             raise AnswerError(f"the answer has {len(rows)} rows for {len(questions)} questions")
         refused: dict[int, str] = {}
@@ -191,13 +191,32 @@ class SparseEmbedding:
         return pa.schema(zip(self.output_columns, (_MAP, pa.bool_()), strict=True))
 
     def _kept(self, tokens: dict[str, float]) -> dict[str, float]:
-        """The tokens that are heavy enough, in the order of the answer."""
+        """The tokens that are heavy enough, in the order of the answer.
+
+        Weights are compared as they are written: as text they have digits that a float32 has not, and CBOR has not
+        either.
+        """
+        tokens = dict(zip(tokens, _flat([tokens]).tolist(), strict=True))
         if self.min_weight is not None:
-            tokens = {token: weight for token, weight in tokens.items() if weight >= self.min_weight}
+            (least,) = _flat([{"": self.min_weight}]).tolist()
+            tokens = {token: weight for token, weight in tokens.items() if weight >= least}
         if self.top_k is not None and len(tokens) > self.top_k:
             heaviest = set(sorted(tokens, key=tokens.__getitem__, reverse=True)[: self.top_k])
             tokens = {token: weight for token, weight in tokens.items() if token in heaviest}
         return tokens
+
+
+def _read(answer: Answer) -> list[_Row | Misfit]:
+    """The rows, fast if each token is there once: the fast reader keeps the last of two, where the others refuse both.
+
+    Each name has a colon behind it, so that there are more of them than names where a name is there twice, or where a
+    token holds one.
+    """
+    rows = None if is_cbor(answer) else _READER.fast(answer.body)
+    if rows is None:
+        return _READER.parse(answer)
+    names = 1 + sum(len(row.embedding) + 1 + (row.is_truncated is not None) for row in rows)
+    return list(rows) if answer.body.count(b":") == names else _READER.parse(answer)
 
 
 def _flat(maps: Sequence[dict[str, float]]) -> np.ndarray:
