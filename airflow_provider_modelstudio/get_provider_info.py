@@ -26,8 +26,13 @@ def get_provider_info() -> dict[str, object]:
             {
                 "integration-name": "Alibaba Cloud Model Studio",
                 "python-modules": [
-                    "airflow_provider_modelstudio.operators.inference",
+                    "airflow_provider_modelstudio.operators.completion",
+                    "airflow_provider_modelstudio.operators.dataset",
                     "airflow_provider_modelstudio.operators.model",
+                    "airflow_provider_modelstudio.operators.multi_modal_embedding",
+                    "airflow_provider_modelstudio.operators.rerank",
+                    "airflow_provider_modelstudio.operators.sparse_embedding",
+                    "airflow_provider_modelstudio.operators.text_embedding",
                 ],
             },
         ],

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from airflow_provider_modelstudio.operators.inference import EmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.server import Sandbox
 from example_dags.reembed_docs import choose, documentation, sample, write_if_changed
 

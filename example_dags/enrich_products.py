@@ -25,7 +25,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_modelstudio.operators.inference import CompletionOperator
+from airflow_provider_modelstudio.operators.completion import CompletionOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 from airflow.sdk import Param, dag, task
 
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
-from airflow_provider_modelstudio.operators.inference import EmbedOperator, SparseEmbedOperator
+from airflow_provider_modelstudio.operators.sparse_embedding import SparseEmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,7 +29,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from airflow.sdk import dag, task
 
-from airflow_provider_modelstudio.operators.inference import MultiModalEmbedOperator
+from airflow_provider_modelstudio.operators.multi_modal_embedding import MultiModalEmbedOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

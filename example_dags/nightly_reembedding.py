@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from airflow.sdk import Asset, Param, dag, task
 from airflow.timetables.trigger import CronTriggerTimetable
 
-from airflow_provider_modelstudio.operators.inference import EmbedOperator
 from airflow_provider_modelstudio.operators.model import CreateModelOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sensors.model import ModelReadySensor
 
 if TYPE_CHECKING:

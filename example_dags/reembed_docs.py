@@ -32,7 +32,7 @@ from airflow.sdk import Asset, Param, dag, task
 from airflow.timetables.trigger import CronTriggerTimetable
 from packaging.utils import canonicalize_name
 
-from airflow_provider_modelstudio.operators.inference import EmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

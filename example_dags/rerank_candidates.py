@@ -27,7 +27,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_modelstudio.operators.inference import RerankOperator
+from airflow_provider_modelstudio.operators.rerank import RerankOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -27,7 +27,7 @@ TASKS = f"{PACKAGE}/tasks"
 MULTI_MODAL = f"{TASKS}/multi_modal_embedding.py"
 ADDRESS = f"{PACKAGE}/transport/address.py"
 DATASET = "airflow_provider_modelstudio/operators/dataset.py"
-ASKING = "airflow_provider_modelstudio/operators/inference.py"
+MULTI_MODAL = "airflow_provider_modelstudio/operators/multi_modal_embedding.py"
 ROTATION = "airflow_provider_modelstudio/operators/rotation.py"
 
 HISTORIES = ("tests/simulation/test_histories.py",)
@@ -273,13 +273,13 @@ MUTANTS = (
     Mutant("a broken image is taken for none", MULTI_MODAL, "(isinstance(cell, str) and cell.isspace())", "cell.isspace()", ("tests/tasks/test_multi_modal_embedding.py",)),
     # The model.
     Mutant("a model that does not fuse is paid on and on", MULTI_MODAL, "(reason := self._other_kind(answer, questions)) is not None", "False", OPERATORS),
-    Mutant("several rows are paid before the first answer tells", ASKING, "start_concurrency=1", "start_concurrency=4", OPERATORS),
+    Mutant("several rows are paid before the first answer tells", MULTI_MODAL, "start_concurrency=1", "start_concurrency=4", OPERATORS),
     Mutant("a text that no model takes is sent", DATASET, "return known.tokens_per_row if cut else known.tokens_per_row * MARGIN", "return None", LIMITS),
     Mutant("a text that fits is refused for its estimate", DATASET, "known.tokens_per_row * MARGIN", "known.tokens_per_row", LIMITS),
     Mutant("more images than the model takes are sent", MULTI_MODAL, "if self.max_images is not None and ", "if False and ", LIMITS),
-    Mutant("a guard that cannot see what images cost is believed", ASKING, "        if blind and self._has_media:", "        if False:", OPERATORS),
-    Mutant("images cost what their texts cost", ASKING, "        if not self._has_media:", "        if True:", OPERATORS),
-    Mutant("a query beyond the tokens is sent", ASKING, "max_request_tokens=known.tokens_per_request if known is not None else None", "max_request_tokens=None", FLAT_OPERATOR),
+    Mutant("a guard that cannot see what images cost is believed", MULTI_MODAL, "        if blind and self._has_media:", "        if False:", OPERATORS),
+    Mutant("images cost what their texts cost", MULTI_MODAL, "        if not self._has_media:", "        if True:", OPERATORS),
+    Mutant("a query beyond the tokens is sent", "airflow_provider_modelstudio/operators/rerank.py", "max_request_tokens=known.tokens_per_request if known is not None else None", "max_request_tokens=None", FLAT_OPERATOR),
     Mutant("a rotation forgets what was done", ROTATION, "return inference_id in self._have", "return False", PROVISIONING),
     Mutant("another key passes for the one that was sent", ROTATION, 'if kept.get("digest") == self._digest:', "if True:", PROVISIONING),
     Mutant("the signature of an address is shown", "airflow_provider_modelstudio/catalog/secrecy.py", 'r"|signature(', 'r"|signaturo(', ("tests/test_catalog.py",)),

@@ -13,8 +13,9 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.decorators.rows import half_character, lend, make_table
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
-from airflow_provider_modelstudio.operators.inference import CompletionOperator, EmbedOperator
+from airflow_provider_modelstudio.operators.completion import CompletionOperator
 from airflow_provider_modelstudio.operators.rendered import choice
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["completion_task", "embed_task"]
 
 MOST_PROMPTS = 100
-"""More belong into a dataset, with :class:`~..operators.inference.CompletionOperator`."""
+"""More belong into a dataset, with :class:`~..operators.completion.CompletionOperator`."""
 MOST_RESULT_BYTES = 1024 * 1024
 """Of all results together, since they go into XCom."""
 _SET_WHEN_RUN = "set when the task runs"
@@ -41,7 +42,7 @@ class _EmbedDecoratedOperator(DecoratedOperator, EmbedOperator):
     """Vectors for the texts that a function returns, written to a dataset.
 
     The function returns a list of texts, a dictionary of columns, or a ``pyarrow.Table``.
-    Texts and vectors stay out of XCom: the task returns the counts of :class:`~..operators.inference.EmbedOperator`,
+    Texts and vectors stay out of XCom: the task returns the counts of :class:`~..operators.text_embedding.EmbedOperator`,
     whose parameters it takes, but for ``source``.
     """
 
@@ -66,7 +67,7 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
 
     The function returns a prompt, or a list of at most 100; the task returns the answer, or the list of them, through
     XCom: not for what must not be seen there.
-    Takes the parameters of :class:`~..operators.inference.CompletionOperator`, but for ``prompt``, ``source`` and
+    Takes the parameters of :class:`~..operators.completion.CompletionOperator`, but for ``prompt``, ``source`` and
     ``destination``. Nothing is kept between tries: a retry asks again.
 
     :param on_row_error: ``"fail"``, or ``"null"`` to get ``None`` for a prompt that is refused. (templated)

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from airflow_provider_modelstudio.inference.errors import ConfigurationError
 
-__all__ = ["choice", "flag", "mapping", "number", "text_or_none", "whole", "whole_or_none"]
+if TYPE_CHECKING:
+    from airflow_provider_modelstudio.inference.tasks.vector_types import VectorType
+
+__all__ = [
+    "POLICY",
+    "TEXT_POLICY",
+    "VECTOR_TYPES",
+    "choice",
+    "flag",
+    "mapping",
+    "number",
+    "text_or_none",
+    "whole",
+    "whole_or_none",
+]
+
+POLICY: tuple[Literal["null", "fail"], ...] = ("null", "fail")
+"""What a row does that cannot be asked."""
+TEXT_POLICY: tuple[Literal["null", "truncate", "fail"], ...] = ("null", "truncate", "fail")
+"""What a row does whose text is too long."""
+VECTOR_TYPES: tuple[VectorType, ...] = ("float32", "float16", "int8")
 
 Choice = TypeVar("Choice", bound=str)
 _NOTHING = frozenset({"", "None", "none", "null"})

@@ -18,8 +18,8 @@ from packaging.version import Version
 from sqlalchemy import select
 
 from airflow_provider_modelstudio.inference.errors import SupersededError
-from airflow_provider_modelstudio.operators.inference import EmbedOperator
 from airflow_provider_modelstudio.operators.state_store import fence
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
 HAS_STATE_STORE = Version(version("apache-airflow")) >= Version("3.3")
 TEXTS = [f"text number {i}" for i in range(30)]

@@ -9,13 +9,11 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airflow_provider_modelstudio.operators.inference import (
-    CompletionOperator,
-    EmbedOperator,
-    MultiModalEmbedOperator,
-    RerankOperator,
-    SparseEmbedOperator,
-)
+from airflow_provider_modelstudio.operators.completion import CompletionOperator
+from airflow_provider_modelstudio.operators.multi_modal_embedding import MultiModalEmbedOperator
+from airflow_provider_modelstudio.operators.rerank import RerankOperator
+from airflow_provider_modelstudio.operators.sparse_embedding import SparseEmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.engines.hashed import HashedEngine
 from airflow_provider_modelstudio.sandbox.ledger import fingerprint
 

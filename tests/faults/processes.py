@@ -10,7 +10,7 @@ import signal
 import time
 from dataclasses import dataclass
 
-from airflow_provider_modelstudio.operators.inference import EmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from tests.faults.bench import ENDPOINTS, context_of
 
 _PATIENCE = 60.0

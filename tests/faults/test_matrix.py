@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pytest
 
-from airflow_provider_modelstudio.operators.inference import (
-    CompletionOperator,
-    EmbedOperator,
-    MultiModalEmbedOperator,
-    RerankOperator,
-    SparseEmbedOperator,
-)
+from airflow_provider_modelstudio.operators.completion import CompletionOperator
+from airflow_provider_modelstudio.operators.multi_modal_embedding import MultiModalEmbedOperator
+from airflow_provider_modelstudio.operators.rerank import RerankOperator
+from airflow_provider_modelstudio.operators.sparse_embedding import SparseEmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.faults import (
     BadGzip,
     Distort,

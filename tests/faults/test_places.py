@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.inference.errors import InputChangedError, StorageError
-from airflow_provider_modelstudio.operators.inference import EmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.faults import Delay, Match, Refuse, Rule
 from tests.faults.bench import context_of
 from tests.faults.processes import start_task

@@ -12,7 +12,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.errors import ModelStudioError, OutageError
-from airflow_provider_modelstudio.operators.inference import EmbedOperator, RerankOperator
+from airflow_provider_modelstudio.operators.rerank import RerankOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.faults import (
     Distort,
     HtmlPage,

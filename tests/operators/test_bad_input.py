@@ -10,13 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_modelstudio.operators.inference import (
-    CompletionOperator,
-    EmbedOperator,
-    MultiModalEmbedOperator,
-    RerankOperator,
-    SparseEmbedOperator,
-)
+from airflow_provider_modelstudio.operators.completion import CompletionOperator
+from airflow_provider_modelstudio.operators.multi_modal_embedding import MultiModalEmbedOperator
+from airflow_provider_modelstudio.operators.rerank import RerankOperator
+from airflow_provider_modelstudio.operators.sparse_embedding import SparseEmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.faults import Match, Refuse, Rule
 
 PNG = b"\x89PNG\r\n\x1a\n"

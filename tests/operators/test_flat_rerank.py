@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_modelstudio.operators.inference import RerankOperator
+from airflow_provider_modelstudio.operators.rerank import RerankOperator
 from airflow_provider_modelstudio.sandbox.faults import Distort, Match, Refuse, Rule
 
 DOCUMENTS = ["about models that rank texts", "quantum computers", "what a ranking model for texts is"]

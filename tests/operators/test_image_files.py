@@ -15,7 +15,7 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_modelstudio.inference.dataset.images import ImageFiles
-from airflow_provider_modelstudio.operators.inference import MultiModalEmbedOperator
+from airflow_provider_modelstudio.operators.multi_modal_embedding import MultiModalEmbedOperator
 
 
 def png(shade):

@@ -11,13 +11,11 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.inference.errors import OutageError
-from airflow_provider_modelstudio.operators.inference import (
-    CompletionOperator,
-    EmbedOperator,
-    MultiModalEmbedOperator,
-    RerankOperator,
-    SparseEmbedOperator,
-)
+from airflow_provider_modelstudio.operators.completion import CompletionOperator
+from airflow_provider_modelstudio.operators.multi_modal_embedding import MultiModalEmbedOperator
+from airflow_provider_modelstudio.operators.rerank import RerankOperator
+from airflow_provider_modelstudio.operators.sparse_embedding import SparseEmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.faults import Match, Refuse, Rule
 
 POEM = ["风急天高猿啸哀", "渚清沙白鸟飞回", "无边落木萧萧下", "不尽长江滚滚来"]

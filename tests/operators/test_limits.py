@@ -8,13 +8,11 @@ import pyarrow as pa
 import pytest
 
 from airflow_provider_modelstudio.inference.tasks.tokens import estimate_tokens
-from airflow_provider_modelstudio.operators.inference import (
-    CompletionOperator,
-    EmbedOperator,
-    MultiModalEmbedOperator,
-    RerankOperator,
-    SparseEmbedOperator,
-)
+from airflow_provider_modelstudio.operators.completion import CompletionOperator
+from airflow_provider_modelstudio.operators.multi_modal_embedding import MultiModalEmbedOperator
+from airflow_provider_modelstudio.operators.rerank import RerankOperator
+from airflow_provider_modelstudio.operators.sparse_embedding import SparseEmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
 PLACES = {"task_id": "ask", "source": "s", "destination": "d"}
 NEEDED = {CompletionOperator: {"prompt": "{text}"}, MultiModalEmbedOperator: {"text_column": "text"}}

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from airflow_provider_modelstudio.operators.inference import EmbedOperator, SparseEmbedOperator
+from airflow_provider_modelstudio.operators.sparse_embedding import SparseEmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
 TEXTS = ["one", None, "two", "", *(f"text {number}" for number in range(2_000))]
 """More than a row group, with two texts that are not sent."""

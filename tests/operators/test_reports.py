@@ -7,7 +7,7 @@ import logging
 import pyarrow as pa
 import pytest
 
-from airflow_provider_modelstudio.operators.inference import EmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
 
 @pytest.mark.parametrize(

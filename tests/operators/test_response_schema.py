@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_modelstudio.operators.inference import CompletionOperator
+from airflow_provider_modelstudio.operators.completion import CompletionOperator
 from airflow_provider_modelstudio.sandbox.faults import Distort, Match, Rule
 
 PRODUCTS = pa.table(

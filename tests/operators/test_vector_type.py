@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_modelstudio.operators.inference import EmbedOperator, MultiModalEmbedOperator
+from airflow_provider_modelstudio.operators.multi_modal_embedding import MultiModalEmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.faults import Match, Refuse, Rule
 
 POEM = ["风急天高猿啸哀", "渚清沙白鸟飞回", "无边落木萧萧下", "不尽长江滚滚来"]

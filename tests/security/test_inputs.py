@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_modelstudio.operators.inference import CompletionOperator
+from airflow_provider_modelstudio.operators.completion import CompletionOperator
 from airflow_provider_modelstudio.sandbox.ledger import fingerprint
 
 NO_NUMBERS = [

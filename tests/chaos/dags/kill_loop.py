@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from airflow_provider_modelstudio.operators.inference import EmbedOperator
+from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
 with DAG("kill_loop", schedule=None, max_active_runs=16, is_paused_upon_creation=False):
     EmbedOperator(
