@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -120,6 +121,8 @@ class Known:
         self._readers: OrderedDict[int, PartReader] = OrderedDict()
         self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
         self._cached_bytes = 0
+        # One thread, which ends when this object does: each thread that reads row groups keeps memory of its own for them.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall")
 
     async def read(self, *, share: bool, reuse: bool) -> dict[int, Seal]:
         """Collect the keys of everything on record; returns this run's finished parts.
@@ -312,7 +315,8 @@ class Known:
         segment, vault = self.sources[owner].segment, self.sources[owner].vault
         if segment is None:
             reader = await self._reader(owner)
-            batch = await asyncio.to_thread(reader.group, group)  # the store may take its time
+            # The store may take its time.
+            batch = await asyncio.get_running_loop().run_in_executor(self._thread, reader.group, group)
         else:
             decoded = decode_segment(await vault.storage.read(segment))
             if decoded is None:
