@@ -36,7 +36,7 @@ KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
 """A content key as two numbers; all zeros means that there is no answer."""
 _BYTES = np.dtype(f"S{KEY.itemsize}")
 """The same as bytes, to be compared."""
-CACHE_BYTES = 48 * 1024 * 1024
+CACHE_BYTES = 24 * 1024 * 1024
 """Decoded answers of earlier runs that are held at a time."""
 KEYS_BYTES = 1024 * 1024
 """Keys that are copied at a time."""
