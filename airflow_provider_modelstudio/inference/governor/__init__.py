@@ -10,7 +10,7 @@ What holds a request back, each learned from what the service does:
 
 * *pace*: requests and tokens a second.
   Unlimited until a refusal; then 0.85 of what was let in of late, back to that peak along a cubic, and on beyond it.
-* *concurrency*: from 4, one more for each answer until latency rises or a refusal comes; then AIMD.
+* *concurrency*: from 4, two more for each answer up to 32, then one, until latency rises or a refusal comes; then AIMD.
 * *pause*: ``Retry-After`` holds the whole task, not one request.
 * *breaker*: after five failures in a row, one probe at a time with growing pauses between.
 * *budget*: asking again after failures may add a tenth to the requests, and 20.
@@ -41,6 +41,7 @@ WINDOW: Final = 2.0  # seconds over which the admitted rate is measured …
 SHORTEST_WINDOW: Final = 0.75  # … and at least, or the first burst of a run looks like a rate
 ONE_BURST: Final = 1.0  # seconds in which many refusals are one signal
 
+FIRST_STEPS: Final = 32  # requests under way up to which concurrency triples each round trip before any refusal
 NEAR_CEILING: Final = 0.1  # growth over limit for each answer where concurrency was refused before; elsewhere 1
 LATENCY_SPAN: Final = 24  # answers over which latency is averaged
 LATENCY_MEMORY: Final = 600.0  # seconds in which the best latency fades by e
@@ -208,8 +209,7 @@ class Governor:
         limit = self._concurrency
         if self._latency_allows(now, now - permit.sent_at) and self._full_at >= permit.sent_at:
             if limit < self._threshold:
-                # Doubling each round trip; where one is long, what it does is seen late.
-                limit += 1.0 if now - permit.sent_at < LONG_CALL * self._limits.timeout else 0.5
+                limit += self._step(now - permit.sent_at)
             else:
                 limit += (NEAR_CEILING if abs(limit - self._ceiling) <= 1.0 else 1.0) / limit
             self._concurrency = min(limit, float(self._limits.max_concurrency))
@@ -356,6 +356,12 @@ class Governor:
             self._breaks += 1
             self._paused_until = now + pause * self._dice(0.5, 1.0)
             self._paused_by = "breaker"
+
+    def _step(self, latency: float) -> float:
+        """Growth for one answer in slow start: doubling each round trip, and more before anything is known."""
+        if latency >= LONG_CALL * self._limits.timeout:
+            return 0.5  # what it does is seen late
+        return 2.0 if self._concurrency < FIRST_STEPS and math.isinf(self._threshold) else 1.0
 
     def _narrow(self, now: float, concurrency: float) -> None:
         self._concurrency_cut_at = now

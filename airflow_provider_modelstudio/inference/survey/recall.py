@@ -7,18 +7,23 @@ Keys are read first and kept on local disk; answers are read when a row needs th
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from airflow_provider_modelstudio.inference.dataset import concat
 from airflow_provider_modelstudio.inference.dataset.parts import PartReader
 from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.storage import ObjectMissingError
 from airflow_provider_modelstudio.inference.vault.journal import decode_segment, once_key
+
+from .flat import Flat, by_group, lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
@@ -35,10 +40,14 @@ KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
 """A content key as two numbers; all zeros means that there is no answer."""
 _BYTES = np.dtype(f"S{KEY.itemsize}")
 """The same as bytes, to be compared."""
-CACHE_BYTES = 48 * 1024 * 1024
+CACHE_BYTES = 24 * 1024 * 1024
 """Decoded answers of earlier runs that are held at a time."""
 KEYS_BYTES = 1024 * 1024
 """Keys that are copied at a time."""
+SCATTERED = 2
+"""Times that a part is read as a whole, a row group at a time, before its rows are taken to be wanted in no order."""
+MOST_FLAT = 128
+"""Parts laid out that are open at a time; each has a file of its own."""
 SHELF_CHUNK_BYTES = 4 * 1024 * 1024
 
 
@@ -120,6 +129,13 @@ class Known:
         self._readers: OrderedDict[int, PartReader] = OrderedDict()
         self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
         self._cached_bytes = 0
+        self._rows_read: Counter[int] = Counter()
+        """Of each part, with repetitions."""
+        self._flat: OrderedDict[int, Flat] = OrderedDict()
+        self._no_room = False
+        """On local disk, for parts to be laid out."""
+        # One thread, which ends when this object does: each thread that reads row groups keeps memory of its own for them.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall")
 
     async def read(self, *, share: bool, reuse: bool) -> dict[int, Seal]:
         """Collect the keys of everything on record; returns this run's finished parts.
@@ -286,16 +302,36 @@ class Known:
                 columns = pa.RecordBatch.from_arrays(taken.columns[1:], schema=pa.schema(list(taken.schema)[1:]))
                 found.append((at, *source.told(columns, reasons), source.book))
                 continue
-            reader = await self._reader(int(owner))
-            ends = np.array(reader.group_ends)
-            groups = np.searchsorted(ends, rows, side="right")
-            for group_index in np.unique(groups):
-                inside = groups == group_index
-                start = ends[group_index - 1] if group_index else 0
-                group = await self._load(int(owner), int(group_index))
-                columns = group.take(pa.array(rows[inside] - start))
-                found.append((at[inside], *source.told(columns, [None] * columns.num_rows), source.book))
+            places, columns = await self._rows(int(owner), rows)
+            found.append((at[places], *source.told(columns, [None] * columns.num_rows), source.book))
         return found
+
+    async def _rows(self, owner: int, rows: np.ndarray) -> tuple[np.ndarray, pa.RecordBatch]:
+        """Rows of a part, and which of ``rows`` each of them is."""
+        flat = await self._laid_out(owner)
+        if flat is not None:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, flat.take, rows)
+        ends = (await self._reader(owner)).group_ends
+        pieces = [
+            (places, (await self._load(owner, group)).take(pa.array(at))) for group, places, at in by_group(rows, ends)
+        ]
+        return np.concatenate([places for places, _ in pieces]), concat([columns for _, columns in pieces])
+
+    async def _laid_out(self, owner: int) -> Flat | None:
+        """A part of which rows were wanted in no order, so that reading row groups again and again would take for ever."""
+        if owner not in self._flat:
+            if self._no_room or self._rows_read[owner] <= SCATTERED * self.sources[owner].rows:
+                return None
+            run = partial(asyncio.get_running_loop().run_in_executor, self._thread)
+            reader, path = await self._reader(owner), self.keys_path.with_name(f"flat-{owner}.arrow")
+            if not path.exists() and not await run(lay_out, reader, path):
+                self._no_room = True
+                return None
+            self._flat[owner] = await run(Flat, path, reader.group_ends)
+            if len(self._flat) > MOST_FLAT:
+                self._flat.popitem(last=False)
+        self._flat.move_to_end(owner)
+        return self._flat[owner]
 
     async def _reader(self, owner: int) -> PartReader:
         if owner not in self._readers:
@@ -314,7 +350,9 @@ class Known:
         segment, vault = self.sources[owner].segment, self.sources[owner].vault
         if segment is None:
             reader = await self._reader(owner)
-            batch = await asyncio.to_thread(reader.group, group)  # the store may take its time
+            # The store may take its time.
+            batch = await asyncio.get_running_loop().run_in_executor(self._thread, reader.group, group)
+            self._rows_read[owner] += batch.num_rows
         else:
             decoded = decode_segment(await vault.storage.read(segment))
             if decoded is None:
