@@ -83,7 +83,9 @@ def make_cases(*, scale: float, rounds: int, large: bool) -> list[Case]:
         count = rows(100_000 if task in {"text_embedding", "sparse_embedding"} else 20_000)
         cases += [ours("tasks", f"{task}-{media}", task=task, rows=count, media=media) for media in MEDIA]
     for vector_type in ("float16", "int8"):
-        cases.append(ours("tasks", f"text_embedding as {vector_type}-cbor", rows=whole, vector_type=vector_type))
+        # A row's number is in its vector, to be checked: float16 ends at 65,504.
+        few = rows(60_000)
+        cases.append(ours("tasks", f"text_embedding as {vector_type}-cbor", rows=few, vector_type=vector_type))
     small: dict[str, Any] = {"dimensions": 8, "batch_size": 1}
     cases += [ours("requests", f"{count}", rows=rows(count), **small) for count in (1_000, 10_000, 100_000)]
     for files in (1, 10, 100, 1_000, 10_000):
