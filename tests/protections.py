@@ -27,7 +27,7 @@ TASKS = f"{PACKAGE}/tasks"
 MULTI_MODAL = f"{TASKS}/multi_modal_embedding.py"
 ADDRESS = f"{PACKAGE}/transport/address.py"
 DATASET = "airflow_provider_modelstudio/operators/dataset.py"
-MULTI_MODAL = "airflow_provider_modelstudio/operators/multi_modal_embedding.py"
+MULTI_MODAL_OPERATOR = "airflow_provider_modelstudio/operators/multi_modal_embedding.py"
 ROTATION = "airflow_provider_modelstudio/operators/rotation.py"
 
 HISTORIES = ("tests/simulation/test_histories.py",)
@@ -106,7 +106,7 @@ MUTANTS = (
         "await lease.acquire()",
         LEASES,
     ),
-    Mutant("Airflow is not asked before the commit", ENGINE_ROOM, "        options.fence()\n", "", ENGINE),
+    Mutant("Airflow is not asked before the commit", ENGINE_ROOM, "        await self._outwards(options.fence)\n", "", ENGINE),
     Mutant(
         "Airflow's word is not understood",
         "airflow_provider_modelstudio/operators/state_store.py",
@@ -114,7 +114,7 @@ MUTANTS = (
         "if False:",
         ("tests/airflow/test_fence.py",),
     ),
-    Mutant("what one task was served counts for another", "airflow_provider_modelstudio/inference/vault/errands.py", 'if errand not in record["errands"]:', "if False:", OPERATORS),
+    Mutant("what one task was served counts for another", "airflow_provider_modelstudio/inference/vault/errands.py", 'if errand not in record["errands"] or', "if", OPERATORS),
     Mutant("a served run is believed unseen", ENGINE_ROOM, "    if manifest is None or not await vault.publication.shows(manifest):\n        return None", "    if manifest is None:\n        return None", OPERATORS),
     # What is durable.
     Mutant(
@@ -161,7 +161,7 @@ MUTANTS = (
     Mutant("an append outlives its writers", JOURNAL, "self._flushing = {task for task in self._flushing if task is not me}", "asyncio.get_running_loop().call_soon(self._flushing.discard, me)", JOURNALS),
     Mutant("a segment goes while a part waits for it", JOURNAL, "if not parts]", "if True]", JOURNALS),
     Mutant("a damaged segment is believed", JOURNAL, "zlib.crc32(body) != checksum", "False", ENGINE),
-    Mutant("the journal is not read", RECALL, "for key in await self._vault.journal.segments():", "for key in []:", ENGINE),
+    Mutant("the journal is not read", RECALL, "for key in segments:", "for key in []:", ENGINE),
     Mutant("a reason leaves the journal with its part", JOURNAL, "if not any(error is not None", "if not any(False", ENGINE),
     Mutant(
         "a commit drops what others paid for",
@@ -195,7 +195,7 @@ MUTANTS = (
     Mutant("keys of rows in quarantine stay among those of the part", WRITER, "window.keys[kept].tobytes()", "window.keys.tobytes()", QUARANTINE),
     Mutant("a stop waits for a slow source", f"{PACKAGE}/engine/feeder.py", "self._reader.shutdown(wait=False)", "self._reader.shutdown(wait=True)", STOPPING),
     Mutant("a finished part is opened in the loop", RECALL, "await asyncio.to_thread(PartReader, await vault.storage.open(seal.key), seal.columns)", "PartReader(await vault.storage.open(seal.key), seal.columns)", STOPPING),
-    Mutant("a finished part is read in the loop", RECALL, "await asyncio.to_thread(reader.group, group)", "reader.group(group)", STOPPING),
+    Mutant("a finished part is read in the loop", RECALL, "await asyncio.get_running_loop().run_in_executor(self._thread, reader.group, group)", "reader.group(group)", STOPPING),
     Mutant("a survey hears no stop", SURVEY, "        if stopped():", "        if False:", STOPPING),
     Mutant("a survey that hangs is waited for", ENGINE_ROOM, "await _unless_stopped(looking, stop)", "await looking", STOPPING),
     Mutant("a source that changes is not noticed", ENGINE_ROOM, "        await asyncio.to_thread(self._source.check_unchanged)\n", "", PLACES),
@@ -273,12 +273,12 @@ MUTANTS = (
     Mutant("a broken image is taken for none", MULTI_MODAL, "(isinstance(cell, str) and cell.isspace())", "cell.isspace()", ("tests/tasks/test_multi_modal_embedding.py",)),
     # The model.
     Mutant("a model that does not fuse is paid on and on", MULTI_MODAL, "(reason := self._other_kind(answer, questions)) is not None", "False", OPERATORS),
-    Mutant("several rows are paid before the first answer tells", MULTI_MODAL, "start_concurrency=1", "start_concurrency=4", OPERATORS),
+    Mutant("several rows are paid before the first answer tells", MULTI_MODAL_OPERATOR, "start_concurrency=1", "start_concurrency=4", OPERATORS),
     Mutant("a text that no model takes is sent", DATASET, "return known.tokens_per_row if cut else known.tokens_per_row * MARGIN", "return None", LIMITS),
     Mutant("a text that fits is refused for its estimate", DATASET, "known.tokens_per_row * MARGIN", "known.tokens_per_row", LIMITS),
     Mutant("more images than the model takes are sent", MULTI_MODAL, "if self.max_images is not None and ", "if False and ", LIMITS),
-    Mutant("a guard that cannot see what images cost is believed", MULTI_MODAL, "        if blind and self._has_media:", "        if False:", OPERATORS),
-    Mutant("images cost what their texts cost", MULTI_MODAL, "        if not self._has_media:", "        if True:", OPERATORS),
+    Mutant("a guard that cannot see what images cost is believed", MULTI_MODAL_OPERATOR, "        if blind and self._has_media:", "        if False:", OPERATORS),
+    Mutant("images cost what their texts cost", MULTI_MODAL_OPERATOR, "        if not self._has_media:", "        if True:", OPERATORS),
     Mutant("a query beyond the tokens is sent", "airflow_provider_modelstudio/operators/rerank.py", "max_request_tokens=known.tokens_per_request if known is not None else None", "max_request_tokens=None", FLAT_OPERATOR),
     Mutant("a rotation forgets what was done", ROTATION, "return inference_id in self._have", "return False", PROVISIONING),
     Mutant("another key passes for the one that was sent", ROTATION, 'if kept.get("digest") == self._digest:', "if True:", PROVISIONING),
@@ -295,6 +295,8 @@ MUTANTS = (
     Mutant("a row is quoted by a refusal", REFUSAL, "return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason", "return reason", CANARIES),
     Mutant("half of a row is quoted", f"{PACKAGE}/decide/wording.py", "scrub(reason, texts)[:LONGEST_REASON]", "scrub(reason[:LONGEST_REASON], texts)", CANARIES),
     Mutant("rows that cannot be asked are found out one by one", ENGINE_ROOM, "if found.refused and options.too_many(", "if False and options.too_many(", ENGINE),
+    Mutant("Airflow is told in the loop", ENGINE_ROOM, "await asyncio.get_running_loop().run_in_executor(self._outside, call, *told)", "call(*told)", STOPPING),
+    Mutant("an answer of an earlier run goes into two rows by its journal", RECALL, "            wanted = pc.and_(wanted, pa.array(~np.isin(keys, used_up)))\n", "            pass\n", ENGINE),
     Mutant("a seal is believed to outlive a power cut", VAULT, "        if run_key is not None:\n            # A seal", "        if False:\n            # A seal", ("tests/security/test_state.py",)),
     Mutant(
         "parts are looked at before the journal",

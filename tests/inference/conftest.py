@@ -51,6 +51,7 @@ class Place:
         single_file=False,
         storage=LocalStorage,
         arrange=lambda source: source,
+        report=None,
         **options,
     ):
         """The same, to be awaited together with others."""
@@ -79,7 +80,7 @@ class Place:
             vault=Vault(storage, plan),
             options=replace(settings, **options),
             stop=stop or StopSignal(),
-            report=self.reports.append,
+            report=report or self.reports.append,
         )
 
     def rows(self, path=None):

@@ -696,6 +696,24 @@ def test_no_answer_of_an_earlier_run_is_given_to_two_rows(place, requests):
     assert [now.count(answer) for answer in earlier if answer != vector("same")] == [1] * 6
 
 
+def test_an_answer_in_a_part_and_in_the_journal_counts_once(place):
+    """An earlier run was killed between its commit and the end of its journal: each of its answers is in one row."""
+
+    class Killed(LocalStorage):
+        async def delete(self, *keys):
+            await super().delete(*(key for key in keys if "/journal/" not in key))
+
+    task = Hashes(equal_rows_share=False, limits=RequestLimits(rows=1))
+    place.write(["same"] * 6)
+    place.run(dying_after(1000), task, part_rows=5, storage=Killed)
+    assert list(place.state.glob("*/journal/*.seg"))
+    earlier = [row["embedding"] for row in place.rows()]
+    place.write(["same", "other"] * 12)
+    place.run(Scripted(), task, part_rows=5)
+    now = [row["embedding"] for row in place.rows()]
+    assert [now.count(answer) for answer in earlier if answer != vector("same")] == [1] * 6
+
+
 @pytest.mark.parametrize("requests", range(1, 24, 2))
 def test_a_refused_text_of_several_parts_is_asked_once(place, requests):
     """Whenever the run dies, a text that was refused, and stands in each part, is not asked again by its retry."""
@@ -739,11 +757,12 @@ def test_a_run_that_is_committed_keeps_what_another_one_paid_for(place):
     place.run(second, part_rows=1000)
     place.check(longer)
     assert (first.billed + second.billed) == dict.fromkeys(longer, 1)
-    for plan in place.state.glob("*/runs/*/plan.json"):  # eight days later
-        os.utime(plan, (plan.stat().st_mtime - 8 * 24 * 3600,) * 2)
-    place.write(TEXTS[:5])
-    place.run(part_rows=1000)
-    assert list(place.state.glob("*/journal/*.seg")) == []
+    for trace, left in (("plan.json", True), ("spent/*", False)):  # planned, and then last seen, eight days ago
+        for path in place.state.glob(f"*/runs/*/{trace}"):
+            os.utime(path, (path.stat().st_mtime - 8 * 24 * 3600,) * 2)
+        place.write(TEXTS[: 5 + left])
+        place.run(part_rows=1000)
+        assert bool(list(place.state.glob("*/journal/*.seg"))) is left
 
 
 def too_large(limit):

@@ -48,6 +48,18 @@ def test_what_killed_tries_left_is_removed_and_nothing_else(root):
             assert (root / "modelstudio-of-somebody").is_dir()
 
 
+def test_a_trap_is_not_waited_for(root):
+    """A pipe or a link under the name of a lock holds nobody up, and what it leads to stays."""
+    (root / "modelstudio-pipe").mkdir()
+    os.mkfifo(root / "modelstudio-pipe" / "in-use")
+    (root / "elsewhere").write_text("x")
+    (root / "modelstudio-link").mkdir()
+    (root / "modelstudio-link" / "in-use").symlink_to(root / "elsewhere")
+    with scratch_folder():
+        assert (root / "elsewhere").read_text() == "x"
+        assert (root / "modelstudio-link").is_dir()
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_no_space_is_told_with_what_to_do(root, number):
     """The folder is named, and TMPDIR."""

@@ -55,6 +55,33 @@ def reading(wait, *, survey):
     return lambda source: Waiting(source.filesystem, source.files, source.schema)
 
 
+@pytest.mark.parametrize("who", ["report", "fence"])
+def test_whoever_answers_late_holds_up_nobody(place, who):
+    """While Airflow is told how far the run is, or asked before the commit, the loop goes on: it has answers to keep."""
+    asked, turned = threading.Event(), threading.Event()
+
+    def late(*told):
+        asked.set()
+        waited.append(turned.wait(LONG))
+
+    async def turning():
+        while not asked.is_set():  # noqa: ASYNC110  # another thread sets it
+            await asyncio.sleep(0.01)
+        turned.set()
+
+    async def all_of_it():
+        turn = asyncio.create_task(turning())
+        summary = await place.start(Scripted(lambda number, texts: asyncio.sleep(0.01)), **{who: late})
+        await turn
+        return summary
+
+    waited = []
+    place.write(TEXTS)
+    assert run_apart(all_of_it(), StopSignal()).embedded == len(TEXTS)
+    assert waited
+    assert all(waited)
+
+
 def stopped_after(place, service, stop, **options):
     """Seconds from the wish to stop to the end of the run."""
     at = []

@@ -59,6 +59,8 @@ class Try:
     epoch: int = 0
     dead: bool = False
     frozen_until: float = 0.0
+    skew: float = 0.0
+    """Seconds that its clock is ahead of the others and of the store."""
     in_flight: Counter = field(default_factory=Counter)
     """Texts that were billed to this try and are not durable yet."""
     answered: set = field(default_factory=set)
@@ -292,7 +294,7 @@ async def attempt(world: World, me: Try):
         limits=Limits(max_concurrency=CONCURRENCY, patience=60.0, timeout=10.0),
         owner=me.owner,
         lease_seconds=TTL,
-        clock=loop.time,
+        clock=lambda: loop.time() + me.skew,
         progress_seconds=1000.0,
     )
     return await run(
@@ -338,7 +340,7 @@ async def history(world: World) -> None:
     reader = asyncio.create_task(read_forever(world))
     running: list[tuple[Try, asyncio.Task]] = []
     for number in range(1, world.dice.randint(2, 6)):
-        me = Try(number, world.dice.choice(["run", "run", "somebody else"]))
+        me = Try(number, world.dice.choice(["run", "run", "somebody else"]), skew=world.dice.uniform(-500.0, 500.0))
         world.tries.append(me)
         running.append((me, asyncio.create_task(attempt(world, me))))
         await asyncio.sleep(world.dice.uniform(0.0, 3.0))
@@ -352,7 +354,7 @@ async def history(world: World) -> None:
         else:
             world.counters["doubles"] += 1
         await asyncio.sleep(world.dice.choice([0.0, world.dice.uniform(0.0, 2 * TTL)]))
-    last = Try(99)
+    last = Try(99, skew=world.dice.uniform(-500.0, 500.0))
     world.tries.append(last)
     for _ in range(20):  # as Airflow would try again
         try:

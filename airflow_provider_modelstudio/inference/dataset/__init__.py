@@ -10,6 +10,7 @@ import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from airflow_provider_modelstudio.inference.errors import InputChangedError, Inp
 from airflow_provider_modelstudio.inference.plan import InputFile
 
 from .schemas import conform, read_partition, unify
-from .trouble import refused
+from .trouble import is_damage, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,8 +78,9 @@ class Source:
 
     def check_unchanged(self) -> None:
         """Raise :class:`~..errors.InputChangedError` when a file is not what the plan pinned."""
-        for file in self.files:
-            _check_stamp(self.filesystem, file)
+        with ThreadPoolExecutor(16, thread_name_prefix="stamps") as pool:
+            for _ in pool.map(partial(_check_stamp, self.filesystem), self.files):
+                pass
 
     def _read(
         self, file: InputFile, first: int, ranges: Sequence[tuple[int, int]], names: Sequence[str]
@@ -252,7 +254,9 @@ def _reading(path: str, damaged: str) -> Iterator[None]:
         told = refused(path, error, damaged)
         if told is error:
             raise
-        raise told from error
+        if is_damage(error):
+            raise told from error
+        raise told from None  # what a store says may hold an address that is signed, and Airflow logs all that is chained
 
 
 def _check_stamp(filesystem: AbstractFileSystem, file: InputFile) -> None:

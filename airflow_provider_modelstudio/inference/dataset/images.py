@@ -15,6 +15,7 @@ from airflow_provider_modelstudio.inference.errors import OutageError
 from airflow_provider_modelstudio.inference.tasks.media import too_large
 
 from . import WINDOW_BYTES, Source
+from .trouble import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +75,7 @@ class ImageFiles:
                 return too_large("image", self.most_bytes)
             with self.filesystem.open(place, "rb") as file:
                 content: bytes = file.read(self.most_bytes + 1)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # each client of a store has its own family of errors
             return self._reason(error)
         return content if len(content) <= self.most_bytes else too_large("image", self.most_bytes)
 
@@ -82,7 +83,7 @@ class ImageFiles:
         place = self._locate(path)
         try:
             size = 0 if place is None else self._file_size(place)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # each client of a store has its own family of errors
             self._reason(error)
             return 0
         return size if size <= self.most_bytes else 0
@@ -114,16 +115,18 @@ class ImageFiles:
         protocol = self.filesystem.protocol
         return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
-    def _reason(self, error: OSError) -> str:
+    def _reason(self, error: Exception) -> str:
         """Why a row has no image. Raises when it is not because of its path."""
         if isinstance(error, PermissionError):
             return FORBIDDEN
-        if isinstance(error, FileNotFoundError) or error.errno in _NO_FILE:
+        if isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno in _NO_FILE):
             return MISSING
+        if isinstance(error, MemoryError):
+            raise error  # of this machine
         raise OutageError(
-            f"images below {self} cannot be read ({type(error).__name__}); what was answered is kept, "
+            f"images below {self} cannot be read ({name_of(error)}); what was answered is kept, "
             "and the next try goes on from there"
-        ) from error
+        ) from None  # what a store says may hold an address that is signed
 
 
 @dataclass(frozen=True, slots=True)

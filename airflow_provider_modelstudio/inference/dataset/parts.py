@@ -37,7 +37,8 @@ class PartWriter:
         self._held: list[pa.RecordBatch] = []
         self._alone = threading.Lock()
         """A run that is stopped drops a file that another thread may be finishing."""
-        self._sink = _HashingFile(path)
+        with self._refusal_told():
+            self._sink = _HashingFile(path)
         leaves = _leaves(schema)
         lists = {name for name in answers if pa.types.is_nested(schema.field(name).type)}
         dense = [leaf for leaf, top, kind in leaves if top in lists and pa.types.is_floating(kind)]
@@ -167,7 +168,7 @@ def _damage_told() -> Iterator[None]:
             raise StorageError(
                 f"a file of the dataset, kept in the state folder, cannot be read now ({name_of(error)}); "
                 "what was answered is kept, and the next try goes on from there"
-            ) from error
+            ) from None  # what a store says may hold an address that is signed
         raise StorageError(
             f"a file of the dataset, kept in the state folder, is damaged ({first_line(error)}); "
             "run with if_exists='overwrite' to ask everything anew"

@@ -195,6 +195,8 @@ class _Run:
         self._began = began
         self.sender: Sender | None = None
         """``None`` as long as there is nothing to ask."""
+        self._outside = ThreadPoolExecutor(1, thread_name_prefix="outside")
+        """Airflow is told and asked from here: it may take minutes, and the loop has answers to keep."""
         self._damaged = 0
         """Files of state that could not be used."""
         self._to_ask = 0
@@ -234,6 +236,7 @@ class _Run:
             if self.sender is not None:
                 await self._vault.meter.settle(self.sender.spent)
             await lease.release()
+            self._outside.shutdown(wait=False)
         return manifest
 
     async def _ask_what_is_left(
@@ -286,10 +289,10 @@ class _Run:
         writer = Writer(self._plan, task, vault, windows, self._source.schema, options, self._folder)
         jobs = (feeder.run(left), sender.run(), writer.run(left))
         await self._together(sender, [asyncio.create_task(job) for job in jobs], stop)
-        self._report(self._progress(sender))
+        await self._outwards(self._report, self._progress(sender))
         await asyncio.to_thread(self._source.check_unchanged)
+        await self._outwards(options.fence)
         lease.check()
-        options.fence()
         segments = await vault.journal.segments()
         manifest = await vault.commit(
             [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed
@@ -324,7 +327,10 @@ class _Run:
     async def _tick(self, sender: Sender) -> None:
         while True:
             await asyncio.sleep(self._options.progress_seconds)
-            self._report(self._progress(sender))
+            await self._outwards(self._report, self._progress(sender))
+
+    async def _outwards(self, call: Callable[..., None], *told: Progress) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._outside, call, *told)
 
     def _progress(self, sender: Sender) -> Progress:
         counts, governor = self._windows.counts_so_far(), sender.governor

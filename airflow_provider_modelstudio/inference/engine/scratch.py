@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,7 +35,8 @@ def scratch_folder() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root, ignore_cleanup_errors=True) as name:
             folder = Path(name)
             with (folder / "new").open("wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept either
+                    fcntl.flock(lock, fcntl.LOCK_EX)
                 (folder / "new").rename(folder / _LOCK)  # nobody finds it unlocked
                 yield folder
     except OSError as error:
@@ -49,6 +51,9 @@ def scratch_folder() -> Iterator[Path]:
 def _sweep(root: Path) -> None:
     """Remove folders whose process is gone: the system gives up its lock, whatever ended it."""
     for left in root.glob(f"{_PREFIX}*/{_LOCK}"):
-        with contextlib.suppress(OSError), left.open("rb") as lock:
+        with (
+            contextlib.suppress(OSError),
+            os.fdopen(os.open(left, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)) as lock,
+        ):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left.parent, ignore_errors=True)

@@ -71,6 +71,7 @@ class Sender:
         """By this try; what was refused for free costs a request and no token."""
         self.lost = 0
         """Requests that brought nothing of use and may have been paid for."""
+        self._answers = 0
         self.governor = Governor(options.limits, dice=random.uniform)
         self._task = task
         self._inference_id = inference_id
@@ -176,7 +177,7 @@ class Sender:
 
     def _with(self, batch: Batch, times: int = 1) -> Spent:
         """What will be spent when this was sent, so many times, and answered as requests are on average."""
-        average = self.spent.written // max(self.spent.requests, 1)
+        average = -(-self.spent.written // max(self._answers, 1))
         return self.spent.plus(Spent(times, times * batch.tokens, times * average))
 
     async def _count_ahead(self, batch: Batch) -> None:
@@ -248,7 +249,10 @@ class Sender:
             except (RequestError, AnswerError) as error:
                 await self._settle(batch, permit, error)
             else:
+                self._answers += 1
                 self.spent = self.spent.plus(Spent(written=decoded.written))
+                if not self._vault.meter.covers(self.spent):  # a model wrote more than was foreseen
+                    await self._count_ahead(batch)
                 self._succeeded_at = self._loop.time()
                 self.governor.answered(self._succeeded_at, permit)
                 if batch is self._control:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from airflow_provider_modelstudio.inference.dataset.parts import PartWriter
-from airflow_provider_modelstudio.inference.errors import RowsRefusedError
+from airflow_provider_modelstudio.inference.errors import RowsRefusedError, StorageError
 from airflow_provider_modelstudio.inference.survey.recall import KEY
 from airflow_provider_modelstudio.inference.tasks import FinishesRows
 from airflow_provider_modelstudio.inference.tasks.oddities import oddities
@@ -22,7 +23,7 @@ from airflow_provider_modelstudio.inference.vault.records import Counts
 from .window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from airflow_provider_modelstudio.inference.plan import Part, Plan
@@ -102,14 +103,15 @@ class Writer:
         scratch = await self._vault.storage.scratch(self._folder)
         keys = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.keys"
         self._keys.add(keys)
-        await asyncio.to_thread(keys.touch, 0o640)
+        with _told(keys):
+            await asyncio.to_thread(keys.touch, 0o640)
         while True:
             window = await self._windows.oldest() if part.rows else self._nothing(part)
             writer, kept = await self._append(part, window)
             if part.rows:
                 self._windows.written(window)
             counts.add(window.counts)
-            with keys.open("ab") as file:
+            with _told(keys), keys.open("ab") as file:
                 file.write(window.keys[kept].tobytes())
             self._check_errors()
             at += window.rows
@@ -176,3 +178,13 @@ class Writer:
                 f"{self._options.max_error_rate:g} allows; "
                 f"most often: {most}; when the cause is mended, errors_only=True asks them again"
             )
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror}; what was answered is kept, and the next try goes on from there"
+        ) from error

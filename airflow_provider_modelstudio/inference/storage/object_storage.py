@@ -264,6 +264,7 @@ def _translated(what: str, call: Callable[..., Any], args: tuple[Any, ...], opti
             raise StorageError(
                 f"{what}: the store refuses access; the connection needs get, put, list and delete"
             ) from error
-        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from error
-    except Exception as error:  # each client has its own family of time-outs and server errors
-        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from error
+        # Without its words: they may hold an address that is signed, and Airflow logs all that is chained.
+        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001  # each client has its own family of time-outs and server errors
+        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from None

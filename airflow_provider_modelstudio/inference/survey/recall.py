@@ -7,6 +7,7 @@ Keys are read first and kept on local disk; answers are read when a row needs th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -162,8 +163,9 @@ class Known:
             order = np.argsort(self._once, kind="stable")
             self._once, self._once_at = self._once[order], self._once_at[order]
             if reuse:
-                for key in self.foreign:
-                    file.write(await self._segment(self._vault, key))
+                used_up = {} if share else {run: await self._keys_of(seals) for run, seals in others.items()}
+                for key, run in self.foreign.items():
+                    file.write(await self._segment(self._vault, key, used_up=used_up.get(run)))
                 await self._read_earlier(file, others, {seal.sha256 for seal in sealed.values()})
         return sealed
 
@@ -250,16 +252,36 @@ class Known:
                 self._add(Source(self.rows, len(segment.keys), self._vault, None, key, same_run=True))
                 file.write(_keys(segment, free))
 
+    async def _keys_of(self, seals: Collection[Seal]) -> np.ndarray:
+        """Keys of the rows in finished parts of another run: their answers may be in its journal as well."""
+        found = [np.empty(0, KEY)]
+        for seal in seals:
+            with contextlib.suppress(ObjectMissingError):
+                found.append(np.frombuffer(await self._vault.storage.read(seal.keys), KEY))
+        return np.concatenate(found)
+
     async def _segment(
-        self, vault: Vault, key: str, *, narrow: Callable[[pa.RecordBatch], Decoded] | None = None
+        self,
+        vault: Vault,
+        key: str,
+        *,
+        narrow: Callable[[pa.RecordBatch], Decoded] | None = None,
+        used_up: np.ndarray | None = None,
     ) -> bytes:
-        """Answers that another run paid for. Why a row failed there is asked anew."""
+        """Answers that another run paid for. Why a row failed there is asked anew.
+
+        :param used_up: keys of rows that have their answer in a part, too: where each row has its own, it counts once.
+        """
         segment = decode_segment(await vault.storage.read(key))
         if segment is None:
             self.damaged.append(vault.storage.locate(key))
             return b""
         self._add(Source(self.rows, len(segment.keys), vault, None, key, same_run=False, narrow=narrow))
-        return _keys(segment, segment.errors.is_null())
+        wanted = segment.errors.is_null()
+        if used_up is not None:
+            keys = np.frombuffer(b"".join(segment.keys.to_pylist()), KEY)
+            wanted = pc.and_(wanted, pa.array(~np.isin(keys, used_up)))
+        return _keys(segment, wanted)
 
     async def vectors(self, seals: Iterable[Seal]) -> pa.Schema | None:
         """Form of the answers in finished parts, where it has the length of a vector: new ones must have the same."""

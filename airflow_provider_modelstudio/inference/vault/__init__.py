@@ -287,20 +287,24 @@ class Vault:
         for run in await self.other_runs():
             folder = f"{self._cache}/runs/{run}"
             objects = await self.storage.list_keys(folder)
-            if f"{folder}/manifest.json" not in objects:
-                try:
-                    age = now - await self.storage.modified(f"{folder}/plan.json")
-                except ObjectMissingError:
-                    age = KEEP_UNFINISHED_SECONDS
-                if age < KEEP_UNFINISHED_SECONDS:
-                    kept.add(run)
-                    continue
+            unfinished = f"{folder}/manifest.json" not in objects
+            if unfinished and now - await self._last_seen(folder) < KEEP_UNFINISHED_SECONDS:
+                kept.add(run)
+                continue
             # What names the parts goes first: nobody may find a name without its part.
             await self.storage.delete(f"{folder}/manifest.json")
             for below in ("seals", "keys", "parts", "quarantine", "spent"):
                 await self.storage.clear(f"{folder}/{below}")
             await self.storage.delete(f"{folder}/plan.json")
         await self.journal.drop([segment for segment, run in segments.items() if run not in kept])
+
+    async def _last_seen(self, folder: str) -> float:
+        """When a run was planned or last wrote down what it may spend, by the clock of the store; 0 if never."""
+        seen = 0.0
+        for key in (f"{folder}/plan.json", *await self.storage.list_keys(f"{folder}/spent")):
+            with contextlib.suppress(ObjectMissingError):
+                seen = max(seen, await self.storage.modified(key))
+        return seen
 
 
 def _objects(seal: Seal) -> set[str]:

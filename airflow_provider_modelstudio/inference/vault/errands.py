@@ -44,7 +44,7 @@ class Errands:
         """The run that served this errand; ``None`` when none is on record."""
         record = await self._read()
         try:
-            if errand not in record["errands"]:
+            if errand not in record["errands"] or not (record["cache_key"] + record["run_key"]).isalnum():
                 return None
             plan = Plan(
                 cache_key=record["cache_key"], run_key=record["run_key"], inputs=(), parts=(), rows=record["rows"]

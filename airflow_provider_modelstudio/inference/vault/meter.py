@@ -1,10 +1,12 @@
 """What a run has spent, over all its tries: written down before it is spent.
 
-A try that is killed may have spent less than it wrote down, and never more.
+A try that is killed may have spent less than it wrote down, and more only by what a model wrote in answers that it had
+not read.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING
@@ -30,6 +32,7 @@ class Meter:
         self._folder = folder
         self._key = ""
         self._allowed = Spent()
+        self._writing = asyncio.Lock()
 
     async def open(self, epoch: int) -> None:
         """Read what earlier tries wrote down, as try number ``epoch``."""
@@ -43,16 +46,19 @@ class Meter:
         return all(one <= allowed for one, allowed in zip(spent, self._allowed, strict=True))
 
     async def allow(self, spent: Spent) -> None:
-        """Return when so much of this try is written down."""
-        await self._write(spent)
-        self._allowed = spent
+        """Return when so much of this try is written down, at least."""
+        async with self._writing:
+            most = Spent(*map(max, zip(spent, self._allowed, strict=True)))
+            await self._write(most)
+            self._allowed = most
 
     async def settle(self, spent: Spent) -> None:
         """Write down that it was exactly so much: nothing will follow."""
-        if self._allowed.requests:
-            self._allowed = Spent()
-            with contextlib.suppress(StorageError):  # what is there is enough, and never too little
-                await self._write(spent)
+        async with self._writing:
+            if self._allowed.requests:
+                self._allowed = Spent()
+                with contextlib.suppress(StorageError):  # what is there is enough, and never too little
+                    await self._write(spent)
 
     async def _write(self, spent: Spent) -> None:
         await self._storage.replace(self._key, json.dumps(spent._asdict()).encode())
