@@ -20,6 +20,7 @@ import os
 import re
 import warnings
 import zlib
+from datetime import timedelta
 from importlib.metadata import Distribution, distributions
 from itertools import islice
 from pathlib import Path
@@ -59,7 +60,10 @@ MARKUP = re.compile(
 
 @dag(
     # Without a start date, unpausing the Dag starts no run for the night that is over: runs may cost money.
-    schedule=CronTriggerTimetable("0 2 * * *", timezone=pendulum.timezone("Asia/Shanghai")),
+    # And not by default for one that is over for less than a tenth of a day, either.
+    schedule=CronTriggerTimetable(
+        "0 2 * * *", timezone=pendulum.timezone("Asia/Shanghai"), run_immediately=timedelta(0)
+    ),
     catchup=False,
     max_active_runs=1,  # two would write the same files
     default_args={"retries": 2, "retry_delay": pendulum.duration(minutes=1)},

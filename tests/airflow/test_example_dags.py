@@ -6,11 +6,13 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import pendulum
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.timetables.base import TimeRestriction
 
 from airflow_provider_modelstudio.sandbox.faults import Distort, Match, Rule
 
@@ -51,6 +53,19 @@ def test_examples_load(database):
     bag = DagBag(EXAMPLES)
     assert bag.import_errors == {}
     assert {Path(dag.fileloc) for dag in bag.dags.values()} == set(EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("minutes", [0, 1, 60, 24 * 60 - 1])
+def test_unpausing_a_nightly_example_starts_nothing(database, monkeypatch, minutes):
+    """However long the last night is over: its first run is the next one, since runs may cost money."""
+    now = pendulum.datetime(2026, 11, 25, 2, 0, 1, tz="Asia/Shanghai").add(minutes=minutes)
+    monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: now)
+    restriction = TimeRestriction(earliest=None, latest=None, catchup=False)
+    dags = DagBag(EXAMPLES).dags
+    for dag_id in ("nightly_reembedding", "reembed_docs"):
+        timetable = dags[dag_id].timetable
+        first = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+        assert first.run_after > now
 
 
 def test_reembed_docs_asks_for_what_is_new(run, sandbox, folder):
