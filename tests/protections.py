@@ -94,7 +94,7 @@ MUTANTS = (
         LEASE,
         "await self._storage.create(self._epoch_key(self.epoch), me)",
         "await self._storage.replace(self._epoch_key(self.epoch), me)",
-        HISTORIES,
+        LEASES,
     ),
     Mutant("a newer try is not noticed", LEASE, "self._replaced = True", "pass", LEASES),
     Mutant("a lease that ran out is renewed", LEASE, "            self._passed = True", "            pass", LEASES),

@@ -227,6 +227,26 @@ def dead(number, texts):
     return http(401, kind="security_exception")
 
 
+def test_two_that_claim_at_once_have_two_epochs(tmp_path):
+    """Both have seen the same epochs when they claim the next one: one of them gets it, and the other another."""
+
+    class Slow(LocalStorage):
+        async def list_keys(self, prefix):
+            found = await super().list_keys(prefix)
+            await asyncio.sleep(0.01)
+            return found
+
+    async def both():
+        storage = Slow(tmp_path / "state", tmp_path / "out", single_file=False)
+        clock = asyncio.get_running_loop().time
+        leases = [Lease(storage, owner, clock=clock) for owner in ("one", "another")]
+        await asyncio.gather(*(lease.acquire() for lease in leases))
+        return sorted(lease.epoch for lease in leases)
+
+    first, second = run_in_virtual_time(both())
+    assert first < second
+
+
 @pytest.mark.parametrize("tries", [1, 2, 5])
 def test_requests_of_all_tries_count(place, tries):
     """max_requests holds over tries that failed in order: exactly so many are sent in all."""
