@@ -251,8 +251,6 @@ class Sender:
             else:
                 self._answers += 1
                 self.spent = self.spent.plus(Spent(written=decoded.written))
-                if not self._vault.meter.covers(self.spent):  # a model wrote more than was foreseen
-                    await self._count_ahead(batch)
                 self._succeeded_at = self._loop.time()
                 self.governor.answered(self._succeeded_at, permit)
                 if batch is self._control:
@@ -265,6 +263,9 @@ class Sender:
                     await self._ask_once_more(batch, decoded)
                 else:
                     await self._keep(batch, decoded)
+                # A model wrote more than was foreseen; the answer itself was kept first.
+                if not self._vault.meter.covers(self.spent):
+                    await self._count_ahead(batch)
         except Exception as broken:
             self._broken = self._broken or broken  # before another request may have the permit
             raise
