@@ -205,7 +205,17 @@ MUTANTS = (
     Mutant("requests of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "zip(spent, self._allowed, strict=True)", "zip(spent[1:], self._allowed[1:])", LEASES),
     Mutant("tokens of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "zip(spent, self._allowed, strict=True)", "zip(spent[:1], self._allowed[:1])", LEASES),
     Mutant("a paid request that brought nothing is not told", SENDER, "self.lost += isinstance(error, AnswerError) or error.maybe_billed", "self.lost += 0", ENGINE),
-    Mutant("a run that ends forgets what is in flight", SENDER, "seconds = self._options.limits.timeout + _GRACE_SECONDS", "seconds = DRAIN_SECONDS", ENGINE),
+    Mutant(
+        "an answer waits until it is counted",
+        SENDER,
+        "                self._answers += 1\n",
+        "                self._answers += 1\n"
+        "                if not self._vault.meter.covers(self.spent.plus(Spent(written=decoded.written))):\n"
+        "                    await self._count_ahead(batch)\n"
+        "                    await self._vault.meter.allow(Spent(10**9, 10**9, 10**9))\n",
+        LEASES,
+    ),
+    Mutant("a run that ends forgets what is in flight", SENDER, "seconds = self._options.limits.timeout + _GRACE_SECONDS", "seconds = self._options.drain_seconds", ENGINE),
     Mutant("too many failed rows are accepted", WRITER, "if self._options.too_many(", "if False and self._options.too_many(", ENGINE),
     # Answers.
     Mutant("answers of another form are mixed in", WINDOWS, "        elif not columns.schema.equals(self.answer_schema):", "        elif False:", ENGINE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from airflow_provider_modelstudio.inference.errors import (
     EndpointError,
     InterruptedRunError,
     ModelStudioError,
+    StorageError,
     SupersededError,
 )
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
@@ -313,6 +315,33 @@ def test_what_is_written_down_covers_requests_and_tokens(tmp_path, spent, covere
         return meter.covers(spent), later.before
 
     assert run_in_virtual_time(cover()) == (covered, (8, 100, 50))
+
+
+def test_an_answer_is_kept_before_it_is_counted(place):
+    """A store that cannot write down what a model wrote fails the run, and costs no answer."""
+
+    class Writes(Hashes):
+        def decode(self, answer, questions):
+            return replace(super().decode(answer, questions), written=1000)
+
+    class Fails(LocalStorage):
+        counted = 0
+
+        async def replace(self, key, content):
+            if "/spent/" in key:
+                Fails.counted += 1
+                if Fails.counted > 1:
+                    raise StorageError("not now")
+            await super().replace(key, content)
+
+    place.write(TEXTS)
+    first, second = Scripted(), Scripted()
+    with pytest.raises(StorageError, match="not now"):
+        place.run(first, Writes(), storage=Fails)
+    assert first.billed
+    place.run(second, Writes())
+    place.check(TEXTS)
+    assert max((first.billed + second.billed).values()) == 1
 
 
 def test_tokens_of_a_killed_try_count(place):

@@ -35,7 +35,7 @@ from .apart import run_apart
 from .feeder import Feeder
 from .options import Options, Progress, StopSignal
 from .scratch import scratch_folder
-from .sender import DRAIN_SECONDS, Sender
+from .sender import Sender
 from .windows import OpenWindows
 from .writer import Writer
 
@@ -164,7 +164,8 @@ async def _look(
             journal=known.journal,
             built=known.built,
             stopped=lambda: stop.requested,
-        )
+        ),
+        options.drain_seconds,
     )
     return _Look(known, seals, left, found)
 
@@ -369,7 +370,7 @@ async def _unless_stopped(waiting: Coroutine[Any, Any, Result], stop: StopSignal
         await asyncio.gather(job, stopped, return_exceptions=True)
 
 
-async def _in_thread(work: Callable[[], Result]) -> Result:
+async def _in_thread(work: Callable[[], Result], patience: float) -> Result:
     """What ``work`` returns, in a thread of its own: the end of a run that is stopped does not wait for it for long."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="survey")
     working = asyncio.get_running_loop().run_in_executor(thread, work)
@@ -377,7 +378,7 @@ async def _in_thread(work: Callable[[], Result]) -> Result:
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        await asyncio.wait({working}, timeout=DRAIN_SECONDS)  # it hears of a stop with the next window
+        await asyncio.wait({working}, timeout=patience)  # it hears of a stop with the next window
         working.cancel()
         raise
 

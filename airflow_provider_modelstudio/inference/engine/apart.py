@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from .sender import DRAIN_SECONDS
+from .options import DRAIN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

@@ -19,6 +19,10 @@ from airflow_provider_modelstudio.inference.vault.lease import TTL
 __all__ = ["Options", "Progress", "StopSignal", "boot_clock"]
 
 
+DRAIN_SECONDS = 3.0
+"""Airflow kills a task 5 s after it asked it to stop."""
+
+
 def boot_clock() -> float:
     """Seconds that go on while the machine is suspended, so that a frozen attempt knows that its lease ran out."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
@@ -51,6 +55,8 @@ class Options:
     """Name of everything that the owner asks for, but for what only the endpoint can tell; empty for nobody's."""
     dimensions: int | None = None
     """Of a dense vector, where the endpoint says so; used when no row was answered."""
+    drain_seconds: float = DRAIN_SECONDS
+    """How long a run that is asked to stop waits for what is under way."""
     progress_seconds: float = 5.0
     """Between two reports."""
     lease_seconds: float = TTL

@@ -46,8 +46,6 @@ STUBBORN = 3
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 3.0
-"""Airflow kills a task 5 s after it asked it to stop."""
 _GRACE_SECONDS = 20.0
 """A request is given up by itself so much later than its server should have, at most."""
 ANSWER_BYTES_PER_QUESTION = 512 * 1024
@@ -225,7 +223,7 @@ class Sender:
             either: set[asyncio.Future[Any]] = {settled, hurry}
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if hurry.done():
-                await asyncio.wait({settled}, timeout=DRAIN_SECONDS)
+                await asyncio.wait({settled}, timeout=self._options.drain_seconds)
             settled.cancel()
         late = list(self._asking)
         if late:
