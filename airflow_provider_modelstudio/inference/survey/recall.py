@@ -163,7 +163,8 @@ class Known:
             order = np.argsort(self._once, kind="stable")
             self._once, self._once_at = self._once[order], self._once_at[order]
             if reuse:
-                used_up = {} if share else {run: await self._keys_of(seals) for run, seals in others.items()}
+                mixed = set() if share else set(self.foreign.values()) & set(others)
+                used_up = {run: await self._keys_of(others[run]) for run in mixed}
                 for key, run in self.foreign.items():
                     file.write(await self._segment(self._vault, key, used_up=used_up.get(run)))
                 await self._read_earlier(file, others, {seal.sha256 for seal in sealed.values()})
