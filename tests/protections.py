@@ -92,8 +92,8 @@ MUTANTS = (
     Mutant(
         "two attempts claim one epoch",
         LEASE,
-        "await self._storage.create(self._epoch_key(self.epoch), me)",
-        "await self._storage.replace(self._epoch_key(self.epoch), me)",
+        'f"{number:08d}-{self._attempt}"',
+        'f"{number:08d}-"',
         LEASES,
     ),
     Mutant("a newer try is not noticed", LEASE, "self._replaced = True", "pass", LEASES),
@@ -185,7 +185,8 @@ MUTANTS = (
     Mutant("a new folder is not synced", LOCAL, "            self._sync(folder.parent)\n", "            pass\n", CUTS),
     Mutant("two creators of one object both win", LOCAL, "            self._disk.link(temporary, path)\n        except", "            self._disk.rename(temporary, path)\n            temporary.touch()\n        except", STORAGE),
     Mutant("keys may leave the state folder", LOCAL, 'if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):', "if False:", STORAGE),
-    Mutant("a store that overwrites is believed", OBJECTS, "            await self._probe()\n", "            self._creates = True\n", STORES),
+    Mutant("a store that overwrites is believed", OBJECTS, "self._creates = await self._probe()", "self._creates = True", STORES),
+    Mutant("what is there is not looked at", OBJECTS, '            if await self.read(key) != content:\n                raise ObjectExistsError(f"{key} exists already")\n            return\n', "            pass\n", STORES),
     Mutant("a listing comes from a cache", OBJECTS, "        self._fs.invalidate_cache()\n        try:", "        try:", STORES),
     # What readers see.
     Mutant("files of somebody else are overwritten", PUBLICATION, "        if strangers:", "        if False:", ENGINE),

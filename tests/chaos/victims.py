@@ -23,7 +23,7 @@ __all__ = ["Victim", "newest_epoch", "open_victim"]
 
 def newest_epoch(keys: Iterable[str]) -> tuple[int, str | None]:
     """Number and key of the newest claim in a state folder; 0 when there is none."""
-    claims = [(int(key.rpartition("/")[2]), key) for key in keys if key.startswith("epoch/")]
+    claims = [(int(key.rpartition("/")[2].partition("-")[0]), key) for key in keys if key.startswith("epoch/")]
     return max(claims, default=(0, None))
 
 

@@ -271,10 +271,13 @@ FAULTS = (
     ),
     Fault(
         28,
-        "stores that create twice",
+        "stores that cannot create only once",
         (
-            STORES + "test_a_store_that_overwrites_is_found_out",
+            STORES + "test_a_store_that_cannot_create_once_is_found_out",
+            STORES + "test_what_was_written_for_a_moment_counts_as_written",
             STORAGE + "test_exactly_one_of_many_creators_wins",
+            "tests/inference/test_lease.py::test_two_that_claim_at_once_have_two_epochs",
+            NO_HISTORY,
         ),
     ),
     Fault(29, "listings that are late", (STORES + "test_a_listing_is_never_taken_from_a_cache",)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -26,17 +28,53 @@ def storage_over(store):
     return ObjectStorage(store, "s3", "/bucket/_out.inference", "/bucket/out", single_file=False)
 
 
-def test_a_store_that_overwrites_is_found_out():
-    """A store that ignores the order to create only once is refused before the first object that matters."""
+class Ignorant(Store):
+    """Takes the order to create only once, and overwrites."""
 
-    class Ignorant(Store):
+    def pipe_file(self, path, value, mode="overwrite", **options):
+        super().pipe_file(path, value)
+
+
+class Outspoken(Store):
+    """Says that it does not know such an order."""
+
+    def pipe_file(self, path, value, mode="overwrite", **options):
+        if mode == "create":
+            raise OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented")
+        super().pipe_file(path, value)
+
+
+@pytest.mark.parametrize("kind", [Ignorant, Outspoken])
+def test_a_store_that_cannot_create_once_is_found_out(kind, caplog):
+    """It is told in the log before the first object that matters, and what is there is still not overwritten."""
+    storage = storage_over(kind())
+    run_in_virtual_time(storage.create("runs/1", b"mine"))
+    assert "does not create objects only once" in caplog.text
+    assert not any("probe" in name for name in storage._fs.store)
+    run_in_virtual_time(storage.create("runs/1", b"mine"))
+    with pytest.raises(ObjectExistsError):
+        run_in_virtual_time(storage.create("runs/1", b"other"))
+    assert run_in_virtual_time(storage.read("runs/1")) == b"mine"
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+
+
+def test_what_was_written_for_a_moment_counts_as_written():
+    """Without create-once, two may write the same object; who was first does not hear of it and takes nothing back."""
+
+    class Contested(Ignorant):
         def pipe_file(self, path, value, mode="overwrite", **options):
             super().pipe_file(path, value)
+            if value == b"mine":
+                super().pipe_file(path, b"theirs")
+                if not self.told:
+                    self.told = True
+                    raise TimeoutError("SlowDown")
 
-    storage = storage_over(Ignorant())
-    with pytest.raises(StorageError, match="overwrites objects although it is told to create them only once"):
-        run_in_virtual_time(storage.create("epoch/1", b"mine"))
-    assert not any("epoch" in name for name in storage._fs.store)
+        told = False
+
+    storage = storage_over(Contested())
+    run_in_virtual_time(storage.create("runs/1", b"mine"))
+    assert storage._fs.told
 
 
 @pytest.mark.parametrize("done", [False, True])

@@ -27,6 +27,7 @@ from tests.inference.fakes import Hashes, Scripted, http
 from tests.inference.virtual_time import run_in_virtual_time
 
 TEXTS = [f"row number {i}" for i in range(357)]
+NAMES = random.Random(0)  # noqa: S311  # the same each time
 ELSEWHERE = Process("another machine", "boot", 1, "1")
 
 
@@ -75,7 +76,14 @@ class Memory:
 
 def lease(objects, owner, dice=None):
     storage = Memory(objects, dice or random.Random(0))  # noqa: S311  # the same each time
-    return Lease(storage, owner, clock=asyncio.get_running_loop().time, ttl=3.0, process=ELSEWHERE)
+    return Lease(
+        storage,
+        owner,
+        attempt=f"{NAMES.getrandbits(48):012x}",
+        clock=asyncio.get_running_loop().time,
+        ttl=3.0,
+        process=ELSEWHERE,
+    )
 
 
 def test_a_newer_try_of_the_same_task_takes_over():
@@ -230,7 +238,7 @@ def dead(number, texts):
 
 
 def test_two_that_claim_at_once_have_two_epochs(tmp_path):
-    """Both have seen the same epochs when they claim the next one: one of them gets it, and the other another."""
+    """Both have seen the same epochs when they claim the next one: their own names tell the two apart."""
 
     class Slow(LocalStorage):
         async def list_keys(self, prefix):
@@ -241,7 +249,7 @@ def test_two_that_claim_at_once_have_two_epochs(tmp_path):
     async def both():
         storage = Slow(tmp_path / "state", tmp_path / "out", single_file=False)
         clock = asyncio.get_running_loop().time
-        leases = [Lease(storage, owner, clock=clock) for owner in ("one", "another")]
+        leases = [Lease(storage, owner, attempt=owner, clock=clock) for owner in ("one", "another")]
         await asyncio.gather(*(lease.acquire() for lease in leases))
         return sorted(lease.epoch for lease in leases)
 

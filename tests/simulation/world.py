@@ -56,7 +56,7 @@ class Try:
 
     number: int
     owner: str = "run"
-    epoch: int = 0
+    epoch: str = ""
     dead: bool = False
     frozen_until: float = 0.0
     skew: float = 0.0
@@ -93,6 +93,8 @@ class World:
         self.texts = [f"text {self.dice.randrange(distinct) if distinct < rows else i}" for i in range(rows)]
         self.flaky = self.dice.choice([0.0, 0.0, 0.02, 0.1])
         self.lossy = self.dice.choice([0.0, 0.0, 0.05])
+        self.creates_once = self.dice.random() < 0.7
+        """The store can create an object only if there is none."""
         self.part_rows = self.dice.choice([17, 40, 200])
         pq.write_table(
             pa.table({"id": list(range(rows)), "text": self.texts}), folder / "in.parquet", row_group_size=23
@@ -154,11 +156,22 @@ class SimulatedStorage:
 
     async def create(self, key, *pieces):
         content = b"".join(pieces)
+        if not self.world.creates_once:
+            return await self._put_if_absent(key, content)
         try:
             await self._do(lambda: self._create(key, content))
         except ObjectExistsError:
             if await self.read(key) != content:
                 raise
+
+    async def _put_if_absent(self, key, content):
+        try:
+            there = await self.read(key)
+        except ObjectMissingError:
+            await self._do(lambda: self._put(key, content))
+        else:
+            if there != content:
+                raise ObjectExistsError(key)
 
     def _create(self, key, content):
         if key in self.world.store.objects:
@@ -168,9 +181,11 @@ class SimulatedStorage:
     def _put(self, key, content):
         now = asyncio.get_running_loop().time()
         if key.startswith("epoch/"):
-            self.me.epoch = int(key.rpartition("/")[2])
-        if key.endswith("/manifest.json") and self.world.store.objects.get(key, (content,))[0] != content:
-            self.world.violations.append("a committed manifest was changed")
+            self.me.epoch = key.rpartition("/")[2]
+        if self.world.store.objects.get(key, (content,))[0] != content and key.endswith(".json") and "/" in key:
+            self.world.counters["records changed"] += 1
+            if self.world.creates_once:
+                self.world.violations.append(f"{key} was created once, and then changed")
         self.world.store.objects[key] = (content, now)
         if "/journal/" in key:
             for text_key in decode_segment(content).keys.to_pylist():
@@ -293,6 +308,7 @@ async def attempt(world: World, me: Try):
     options = Options(
         limits=Limits(max_concurrency=CONCURRENCY, patience=60.0, timeout=10.0),
         owner=me.owner,
+        attempt=f"{world.dice.getrandbits(48):012x}",
         lease_seconds=TTL,
         clock=lambda: loop.time() + me.skew,
         progress_seconds=1000.0,
@@ -343,6 +359,9 @@ async def history(world: World) -> None:
         me = Try(number, world.dice.choice(["run", "run", "somebody else"]), skew=world.dice.uniform(-500.0, 500.0))
         world.tries.append(me)
         running.append((me, asyncio.create_task(attempt(world, me))))
+        if world.dice.random() < 0.2:  # the next one starts at the same moment
+            world.counters["twins"] += 1
+            continue
         await asyncio.sleep(world.dice.uniform(0.0, 3.0))
         act = world.dice.choice(["kill", "kill", "freeze", "double"])
         if act == "kill":

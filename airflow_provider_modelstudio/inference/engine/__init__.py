@@ -214,7 +214,9 @@ class _Run:
     async def complete(self, inference_id: str, transport: Transport, stop: StopSignal) -> Manifest:
         """Everything from the first look at the vault to the commit."""
         await self._vault.record_plan()
-        lease = self._vault.lease(self._options.owner, self._options.clock, self._options.lease_seconds)
+        lease = self._vault.lease(
+            self._options.owner, self._options.attempt, self._options.clock, self._options.lease_seconds
+        )
         keeping: list[asyncio.Task[None]] = []
         try:
             await _unless_stopped(lease.acquire(), stop)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+import uuid
 from collections.abc import Callable  # noqa: TC003  # dataclasses read their annotations
 from dataclasses import dataclass, field
 from typing import Literal
@@ -51,6 +52,8 @@ class Options:
     """Called once before the commit; raises :class:`~..errors.SupersededError` when Airflow has given up on this try."""
     owner: str = ""
     """Who runs this, for example Dag, run and task; a retry of the same owner gets the same summary."""
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    """Name of this attempt, which no other one has."""
     errand: str = ""
     """Name of everything that the owner asks for, but for what only the endpoint can tell; empty for nobody's."""
     dimensions: int | None = None

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import logging
 import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from . import Piece
 
 __all__ = ["SCHEMES", "ObjectStorage", "UnansweredError", "again"]
+
+log = logging.getLogger(__name__)
 
 _CREATE: Mapping[str, Mapping[str, Any]] = {
     "s3": {"mode": "create"},
@@ -55,6 +58,11 @@ class ObjectStorage:
     Between the first copy and the last removal a reader that lists the folder sees files of both versions;
     ``published.json`` in the state folder always names the files of one, and they are there.
 
+    A store that cannot create an object only if there is none is found out by a probe, and told in the log.
+    Objects are then looked at before they are written.
+    Two tries that write one at the same moment may both succeed, and the last one stays; whoever may spend does not
+    rest on that, see :class:`~..vault.lease.Lease`.
+
     :param root: bucket and prefix of the objects, without a scheme.
     :param destination: bucket and prefix (or object) that readers open.
     """
@@ -67,7 +75,8 @@ class ObjectStorage:
         self._root = root.rstrip("/")
         self._destination = destination.rstrip("/")
         self._single_file = single_file
-        self._creates = False
+        self._creates: bool | None = None
+        """Whether the store creates only once, as told; ``None`` before it was tried."""
 
     @property
     def writers(self) -> int:
@@ -89,9 +98,9 @@ class ObjectStorage:
 
     async def create(self, key: str, *content: Piece) -> None:
         """See :class:`~.Storage`."""
-        if not self._creates:
-            await self._probe()
-        await self._create(key, b"".join(content))
+        if self._creates is None:
+            self._creates = await self._probe()
+        await (self._create if self._creates else self._put_if_absent)(key, b"".join(content))
 
     async def create_from(self, key: str, path: Path) -> None:
         """See :class:`~.Storage`. The key names the content, so that writing it again changes nothing."""
@@ -187,22 +196,33 @@ class ObjectStorage:
             if await self.read(key) != content:
                 raise
 
-    async def _probe(self) -> None:
-        """Some stores take the order to create only once and ignore it; better to know before money is spent."""
+    async def _put_if_absent(self, key: str, content: bytes) -> None:
+        with contextlib.suppress(ObjectMissingError):
+            if await self.read(key) != content:
+                raise ObjectExistsError(f"{key} exists already")
+            return
+        # Not looked at again, even if the answer is lost: somebody may build on what was written for a moment.
+        await self._ask(key, self._fs.pipe_file, self._path(key), content)
+
+    async def _probe(self) -> bool:
+        """Whether two contents under one key are refused. Some stores ignore the order, some do not know it."""
         key = f"probe/{uuid.uuid4().hex}"
-        await self._create(key, json.dumps({"first": key}).encode())
         try:
+            await self._create(key, json.dumps({"first": key}).encode())
             await self._create(key, json.dumps({"second": key}).encode())
         except ObjectExistsError:
-            self._creates = True
+            return True
+        except _UnknownOrderError:
+            pass
         finally:
             await self.delete(key)
-        if not self._creates:
-            raise StorageError(
-                f"the store of {self.destination} overwrites objects although it is told to create them only once; "
-                "two tries of a run could then both pay. Switch versioning off (OSS), or use a store that supports "
-                "conditional writes"
-            )
+        log.warning(
+            "the store of %s does not create objects only once, although it is told to (on OSS that is so while "
+            "versioning is on); rows are safe and datasets whole, and two tries that run at the same time may both write "
+            "the same object, of which the last one stays",
+            self.destination,
+        )
+        return False
 
     async def _size(self, key: str) -> int | None:
         try:
@@ -232,6 +252,10 @@ class ObjectStorage:
 
 class UnansweredError(StorageError):
     """Done or not done, nobody knows."""
+
+
+class _UnknownOrderError(StorageError):
+    """The store, or its client, does not know how to create only once."""
 
 
 async def again(attempt: Callable[[], Awaitable[Any]]) -> Any:
@@ -264,7 +288,16 @@ def _translated(what: str, call: Callable[..., Any], args: tuple[Any, ...], opti
             raise StorageError(
                 f"{what}: the store refuses access; the connection needs get, put, list and delete"
             ) from error
+        if _is_unknown(error):
+            raise _UnknownOrderError(f"{what}: the store does not know what it was told to do") from None
         # Without its words: they may hold an address that is signed, and Airflow logs all that is chained.
         raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from None
     except Exception as error:  # noqa: BLE001  # each client has its own family of time-outs and server errors
+        if _is_unknown(error):
+            raise _UnknownOrderError(f"{what}: the store does not know what it was told to do") from None
         raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from None
+
+
+def _is_unknown(error: Exception) -> bool:
+    """Whether a store says that it does not do such a thing; s3fs makes ``ENOSYS`` of a 501."""
+    return isinstance(error, NotImplementedError) or getattr(error, "errno", None) == errno.ENOSYS

@@ -2,11 +2,11 @@
 
 Layout below the state folder, which lies beside the dataset and never in it::
 
-    epoch/00000003                               who holds attempt 3 at this destination; created once
-    lease/00000003                               until when it may spend
-    <cache_key>/journal/e00000003-00000017.seg   answers, in the order they came; created once
+    epoch/00000003-<attempt>                     who holds attempt 3 at this destination
+    lease/00000003-<attempt>                     until when it may spend
+    <cache_key>/journal/e00000003-<attempt>-00000017.seg   answers, in the order they came; created once
     <cache_key>/runs/<run_key>/plan.json         pinned inputs; created once
-    <cache_key>/runs/<run_key>/spent/00000003    how many requests and tokens attempt 3 may have sent
+    <cache_key>/runs/<run_key>/spent/00000003-<attempt>   how many requests and tokens attempt 3 may have sent
     <cache_key>/runs/<run_key>/parts/…           output files, named by their content; created once
     <cache_key>/runs/<run_key>/keys/…            content key of each row of a part; created once
     <cache_key>/runs/<run_key>/quarantine/…      rows kept out of the dataset, named by content; created once
@@ -103,9 +103,9 @@ class Vault:
                 f"the plan on record in {self.storage.locate(self._run)} is another one; remove that folder"
             ) from error
 
-    def lease(self, owner: str, clock: Callable[[], float], ttl: float) -> Lease:
+    def lease(self, owner: str, attempt: str, clock: Callable[[], float], ttl: float) -> Lease:
         """The right to spend at this destination."""
-        return Lease(self.storage, owner, clock=clock, ttl=ttl)
+        return Lease(self.storage, owner, attempt=attempt, clock=clock, ttl=ttl)
 
     async def commit(self, seals: Sequence[Seal], *, owner: str, removed: int) -> Manifest:
         """Make the run's dataset a fact. If another attempt was first, its dataset is the fact."""

@@ -124,7 +124,7 @@ class Journal:
     """Segments below ``<cache_key>/journal``, created once each."""
 
     def __init__(self, storage: Storage, cache_key: str, run_key: str) -> None:
-        self.epoch = 0
+        self.epoch = ""
         """Of the attempt that writes; names its segments."""
         self._storage = storage
         self._folder = f"{cache_key}/journal"
@@ -164,7 +164,7 @@ class Journal:
 
     async def _write_segment(self, records: Sequence[Record]) -> None:
         self._written += 1
-        key = f"{self._folder}/e{self.epoch:08d}-{self._written:08d}.seg"
+        key = f"{self._folder}/e{self.epoch}-{self._written:08d}.seg"
         # In the loop: half a millisecond is less than a thread takes to hand over the interpreter and back.
         await self._storage.create(key, *encode_segment(records, self._run_key))
         if not any(error is not None for record in records for error in record.errors):

@@ -1,15 +1,19 @@
 """Who may spend: one attempt at a time at one destination, without comparing the clocks of two machines.
 
-Each attempt claims an epoch, a number that was never claimed before, and keeps a lease on it.
+Each attempt claims an epoch, a number above all it sees and a name of its own behind it, and keeps a lease on it.
+Two that claim at the same time may take the same number; their names say who is first, as in Lamport's bakery.
+So nothing here rests on a store that creates an object only once.
 An attempt spends only while its own lease is valid on its own clock, and starts only when every earlier
 attempt has released its lease or let it run out.
-It writes its lease before it looks for newer epochs: of two that race, at least one sees the other.
+It writes its claim and its lease before it looks for newer epochs: of two that race, at least one sees the other.
 
 A newer attempt of the same owner takes over: Airflow has given up on the older one, which leaves.
 A newer attempt of another owner waits its turn.
 
 A lease saves money; it does not guard the data.
 Data are guarded by objects that are created once, whoever creates them.
+
+https://lamport.azurewebsites.net/pubs/bakery.pdf
 """
 
 from __future__ import annotations
@@ -20,13 +24,12 @@ import json
 import logging
 import os
 import socket
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_modelstudio.inference.errors import StorageError, SupersededError
-from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
+from airflow_provider_modelstudio.inference.storage import ObjectMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,28 +76,31 @@ class Lease:
         storage: Storage,
         owner: str,
         *,
+        attempt: str,
         clock: Callable[[], float],
         ttl: float = TTL,
         process: Process | None = None,
     ) -> None:
         """:param owner: equal for the tries of one task instance.
+        :param attempt: a name that nobody else has.
         :param clock: seconds; goes on while the machine is suspended.
         """
-        self.epoch = 0
+        self.epoch = ""
+        """Epochs are ordered as words are: by number, then by name."""
         self._storage = storage
         self._owner = owner
         self._clock = clock
         self._ttl = ttl
         self._margin = MARGIN * ttl / TTL
         self._process = process or Process.current()
-        self._nonce = uuid.uuid4().hex
+        self._attempt = attempt
         self._beats = 0
         self._valid_until = -1.0
         self._replaced = False
         """A newer attempt of ours has taken over."""
         self._passed = False
         """A newer attempt of another owner may have seen our lease run out, and gone on."""
-        self._queued: set[int] = set()
+        self._queued: set[str] = set()
         """Newer epochs of other owners, which wait their turn."""
 
     def check(self) -> None:
@@ -123,7 +129,7 @@ class Lease:
             await self._renew()
         born = await self._storage.modified(self._epoch_key(self.epoch))
         waiting = {epoch: None for epoch in await self._epochs() if epoch < self.epoch}
-        seen: dict[int, tuple[bytes, float]] = {}
+        seen: dict[str, tuple[bytes, float]] = {}
         told = False
         while waiting:
             for epoch in list(waiting):
@@ -163,7 +169,6 @@ class Lease:
     async def _claim(self) -> None:
         me = json.dumps(
             {
-                "nonce": self._nonce,
                 "owner": self._owner,
                 "host": self._process.host,
                 "boot": self._process.boot,
@@ -171,13 +176,9 @@ class Lease:
                 "started": self._process.started,
             }
         ).encode()
-        while True:
-            self.epoch = max(await self._epochs(), default=0) + 1
-            try:
-                await self._storage.create(self._epoch_key(self.epoch), me)
-            except ObjectExistsError:
-                continue
-            return
+        number = int(max(await self._epochs(), default="0").partition("-")[0]) + 1
+        self.epoch = f"{number:08d}-{self._attempt}"
+        await self._storage.create(self._epoch_key(self.epoch), me)
 
     async def _renew(self) -> None:
         asked = self._clock()
@@ -193,7 +194,7 @@ class Lease:
         if not (self._replaced or self._passed):
             self._valid_until = asked + self._ttl - self._margin
 
-    async def _takes_over(self, epoch: int) -> bool:
+    async def _takes_over(self, epoch: str) -> bool:
         """Whether a newer attempt is one of ours; one that is gone already was."""
         try:
             claim = json.loads(await self._storage.read(self._epoch_key(epoch)))
@@ -203,10 +204,10 @@ class Lease:
 
     async def _write(self, state: str) -> None:
         self._beats += 1
-        beat = {"beat": self._beats, "nonce": self._nonce, "state": state}
+        beat = {"beat": self._beats, "state": state}
         await self._storage.replace(self._lease_key(self.epoch), json.dumps(beat).encode())
 
-    async def _is_over(self, epoch: int, born: float, seen: dict[int, tuple[bytes, float]]) -> bool:
+    async def _is_over(self, epoch: str, born: float, seen: dict[str, tuple[bytes, float]]) -> bool:
         """Whether an earlier attempt can spend no more."""
         looked = self._clock()
         try:
@@ -224,21 +225,22 @@ class Lease:
             return False
         return self._clock() - last[1] > self._ttl
 
-    async def _is_gone(self, epoch: int) -> bool:
+    async def _is_gone(self, epoch: str) -> bool:
         try:
             claim: dict[str, Any] = json.loads(await self._storage.read(self._epoch_key(epoch)))
         except ObjectMissingError:
             return False
         return Process(claim["host"], claim["boot"], claim["pid"], claim["started"]).is_gone()
 
-    async def _epochs(self) -> list[int]:
-        return [int(key.rpartition("/")[2]) for key in await self._storage.list_keys("epoch")]
+    async def _epochs(self) -> list[str]:
+        names = [key.rpartition("/")[2] for key in await self._storage.list_keys("epoch")]
+        return [name for name in names if name[:8].isdigit()]
 
-    def _epoch_key(self, epoch: int) -> str:
-        return f"epoch/{epoch:08d}"
+    def _epoch_key(self, epoch: str) -> str:
+        return f"epoch/{epoch}"
 
-    def _lease_key(self, epoch: int) -> str:
-        return f"lease/{epoch:08d}"
+    def _lease_key(self, epoch: str) -> str:
+        return f"lease/{epoch}"
 
 
 def _boot() -> str:

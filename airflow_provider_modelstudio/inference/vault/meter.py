@@ -34,9 +34,9 @@ class Meter:
         self._allowed = Spent()
         self._writing = asyncio.Lock()
 
-    async def open(self, epoch: int) -> None:
-        """Read what earlier tries wrote down, as try number ``epoch``."""
-        self._key = f"{self._folder}/{epoch:08d}"
+    async def open(self, epoch: str) -> None:
+        """Read what earlier tries wrote down, as the try of this epoch."""
+        self._key = f"{self._folder}/{epoch}"
         for key in await self._storage.list_keys(self._folder):
             content = await self._storage.read(key)
             self.before = self.before.plus(restored(self._storage.locate(key), content, lambda told: Spent(**told)))
