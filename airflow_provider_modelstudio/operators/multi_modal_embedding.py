@@ -193,4 +193,4 @@ class MultiModalEmbedOperator(InferenceOperator):
         """The source, with as many rows at a time as their image files allow."""
         if not isinstance(task, MultiModalEmbedding) or task.images is None:
             return source
-        return SourceWithImages(source.filesystem, source.files, source.schema, task.image_bytes)
+        return SourceWithImages(source.filesystem, source.location, source.files, source.schema, task.image_bytes)

@@ -391,7 +391,15 @@ FAULTS = (
             SHAPES + "test_columns_that_some_files_lack_are_null_there",
         ),
     ),
-    Fault(45, "very many small files", (SHAPES + "test_a_thousand_files_start_soon",)),
+    Fault(
+        45,
+        "very many small files",
+        (
+            SHAPES + "test_a_thousand_files_start_soon",
+            "tests/inference/test_sources.py::test_a_small_file_costs_one_request",
+            "tests/inference/test_sources.py::test_a_large_file_is_read_where_it_is_wanted",
+        ),
+    ),
     Fault(
         46,
         "partition values of every kind",

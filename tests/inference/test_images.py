@@ -208,7 +208,9 @@ def test_windows_are_cut_by_the_bytes_of_their_files(tmp_path):
     sizes = [half, half, 1, 0, 0, WINDOW_BYTES + 5, 0, half, half, *[1] * 40]
     pq.write_table(pa.table({"n": range(len(sizes)), "size": sizes}), tmp_path / "a.parquet")
     plain = open_source(LocalFileSystem(), str(tmp_path))
-    source = SourceWithImages(plain.filesystem, plain.files, plain.schema, lambda batch: batch["size"].to_pylist())
+    source = SourceWithImages(
+        plain.filesystem, plain.location, plain.files, plain.schema, lambda batch: batch["size"].to_pylist()
+    )
     windows = list(source.windows([(0, 5), (5, len(sizes))]))
     assert [row for _, batch in windows for row in batch["n"].to_pylist()] == list(range(len(sizes)))
     assert all(batch["n"][0].as_py() == first for first, batch in windows)

@@ -52,7 +52,7 @@ def reading(wait, *, survey):
                     wait()
                 yield window
 
-    return lambda source: Waiting(source.filesystem, source.files, source.schema)
+    return lambda source: Waiting(source.filesystem, source.location, source.files, source.schema)
 
 
 @pytest.mark.parametrize("who", ["report", "fence"])

@@ -5,27 +5,26 @@ Reading streams: memory depends on the window, not on the file, the row group or
 
 from __future__ import annotations
 
-import contextlib
-import posixpath
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from bisect import bisect_right
 from dataclasses import dataclass
-from functools import partial
+from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from airflow_provider_modelstudio.inference.errors import InputChangedError, InputError
-from airflow_provider_modelstudio.inference.plan import InputFile
+from airflow_provider_modelstudio.inference.errors import InputError
 
-from .schemas import conform, read_partition, unify
-from .trouble import is_damage, refused
+from .files import Footer, changed, changed_files, contents, footers, list_files, opened, reading, rows_of_groups
+from .schemas import conform, unify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pyarrow.parquet as pq
     from fsspec import AbstractFileSystem
+
+    from airflow_provider_modelstudio.inference.plan import InputFile
 
 __all__ = ["WINDOW_ROWS", "Source", "concat", "open_source"]
 
@@ -37,10 +36,6 @@ READ_ROWS = range(32, 256)
 """Rows decoded at a time: a small damaged or hostile file must not become gigabytes in one step."""
 READ_BYTES = 32 * 1024 * 1024
 """What they may decode to, if each cell is as large as its row group: so it is where a dictionary has one entry."""
-READ_BUFFER = 1024 * 1024
-"""Bytes read at a time from each column of a file."""
-_DAMAGED = ": not a readable Parquet file ({})"
-_GLOB = "*?["
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +43,8 @@ class Source:
     """Parquet files with one schema, in a fixed order."""
 
     filesystem: AbstractFileSystem
+    location: str
+    """Where the files were listed."""
     files: tuple[InputFile, ...]
     schema: pa.Schema
 
@@ -63,47 +60,66 @@ class Source:
 
         :param ranges: ascending, disjoint ``(start, end)`` of global row numbers; no window crosses a range.
         :param columns: top-level columns to read; ``None`` reads all.
+
+        Raises :class:`~..errors.InputChangedError` when a file is not what the plan pinned, before anything is read.
         """
+        self.check_unchanged()
         names = self.schema.names if columns is None else [name for name in self.schema.names if name in set(columns)]
         schema = pa.schema([self.schema.field(name) for name in names], metadata=self.schema.metadata)
         cutter = _WindowCutter(list(ranges), schema)
-        first = 0
-        for file in self.files:
-            last = first + file.rows
-            if any(start < last and end > first for start, end in ranges):
-                for at, batch in self._read(file, first, ranges, names):
-                    yield from cutter.cut(at, conform(batch, schema, file))
-            first = last
+        wanted = [(file, first) for file, first in self._firsts() if _overlap(ranges, first, file.rows)]
+        read = contents(self.filesystem, (file for file, _ in wanted))
+        for (file, first), content in zip(wanted, read, strict=True):
+            for at, batch in self._read(file, content, first, ranges, names):
+                yield from cutter.cut(at, conform(batch, schema, file))
         yield from cutter.rest()
 
     def check_unchanged(self) -> None:
         """Raise :class:`~..errors.InputChangedError` when a file is not what the plan pinned."""
-        with ThreadPoolExecutor(16, thread_name_prefix="stamps") as pool:
-            for _ in pool.map(partial(_check_stamp, self.filesystem), self.files):
-                pass
+        for error in changed_files(self.filesystem, self.location, self.files):
+            raise error
+
+    def _firsts(self) -> Iterator[tuple[InputFile, int]]:
+        """Files with the global number of their first row."""
+        first = 0
+        for file in self.files:
+            yield file, first
+            first += file.rows
 
     def _read(
-        self, file: InputFile, first: int, ranges: Sequence[tuple[int, int]], names: Sequence[str]
+        self,
+        file: InputFile,
+        content: bytes | None,
+        first: int,
+        ranges: Sequence[tuple[int, int]],
+        names: Sequence[str],
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Batches of the row groups that overlap a range, with the global number of their first row."""
-        groups, starts, at = [], [], first
-        for index, rows in enumerate(file.row_groups):
-            if any(start < at + rows and end > at for start, end in ranges):
-                groups.append(index)
-                starts.append(at)
-            at += rows
-        _check_stamp(self.filesystem, file)  # before anything is paid for its rows
-        with _opened(self.filesystem, file) as parquet:
-            if _rows_of_groups(parquet.metadata) != file.row_groups:
-                raise _changed(file)
+        starts = [*accumulate(file.row_groups, initial=first)]
+        wanted = [i for i, rows in enumerate(file.row_groups) if _overlap(ranges, starts[i], rows)]
+        try:
+            yield from self._groups(file, content, [(i, starts[i]) for i in wanted], names)
+        except InputError:
+            self.check_unchanged()  # a file that is replaced while it is read looks damaged
+            raise
+
+    def _groups(
+        self, file: InputFile, content: bytes | None, groups: Sequence[tuple[int, int]], names: Sequence[str]
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        with opened(self.filesystem, file.path, file.size, content) as parquet:
+            if rows_of_groups(parquet.metadata) != file.row_groups:
+                raise changed(file)
             present = [name for name in names if name in parquet.schema_arrow.names]
-            for index, start in zip(groups, starts, strict=True):
+            for index, start in groups:
                 at = start
-                with _reading(
+                with reading(
                     file.path, f", row group {index}: cannot be read ({{}}); the file is damaged or not Parquet"
                 ):
                     rows = _read_rows(parquet.metadata.row_group(index))
-                    for batch in parquet.iter_batches(batch_size=rows, row_groups=[index], columns=present):
+                    # Arrow's threads cost more than they save for so few rows.
+                    for batch in parquet.iter_batches(
+                        batch_size=rows, row_groups=[index], columns=present, use_threads=False
+                    ):
                         yield at, batch
                         at += batch.num_rows
                     if at != start + file.row_groups[index]:
@@ -151,15 +167,10 @@ class _WindowCutter:
             self._held, self._rows, self._bytes = [], 0, 0
 
 
-def _changed(file: InputFile) -> InputChangedError:
-    return InputChangedError(
-        f"{file.path} was changed while the task was reading it; "
-        "the next try plans anew, and asks only for rows it has no answer for"
-    )
-
-
-def _rows_of_groups(metadata: pq.FileMetaData) -> tuple[int, ...]:
-    return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+def _overlap(ranges: Sequence[tuple[int, int]], first: int, rows: int) -> bool:
+    """Whether one of the ranges, which ascend, has one of the rows."""
+    at = bisect_right(ranges, first, key=itemgetter(1))
+    return at < len(ranges) and ranges[at][0] < first + rows
 
 
 def _read_rows(group: pq.RowGroupMetaData) -> int:
@@ -179,98 +190,18 @@ def open_source(filesystem: AbstractFileSystem, location: str, *, exclude: Seque
     :param location: a file, a folder (read recursively, Hive partitions become columns) or a glob.
     :param exclude: folders that belong to us and are never read.
     """
-    with _reading(location, _DAMAGED):
-        paths, root = _list(filesystem, location)
+    listed, root = list_files(filesystem, location)
     fenced = tuple(folder.rstrip("/") + "/" for folder in exclude)
-    paths = [path for path in paths if not path.startswith(fenced)] if fenced else paths
-    if not paths:
+    listed = [file for file in listed if not file.path.startswith(fenced)] if fenced else listed
+    if not listed:
         raise InputError(f"{location}: no Parquet file here; source takes a file, a folder or a glob")
-    with ThreadPoolExecutor(16, thread_name_prefix="footers") as pool:
-        footers = list(pool.map(lambda path: _footer(filesystem, path, root), paths))
-    files = tuple(file for file, _ in footers)
-    return Source(filesystem, files, unify(footers))
+    files: list[InputFile] = []
+    schema = unify(_noted(footers(filesystem, listed, root), files))
+    return Source(filesystem, location, tuple(files), schema)
 
 
-def _list(filesystem: AbstractFileSystem, location: str) -> tuple[list[str], str]:
-    filesystem.invalidate_cache()  # another task of this process may have listed it before a file came
-    if any(sign in location for sign in _GLOB) and not filesystem.exists(location):
-        root = location[: min(location.index(sign) for sign in _GLOB if sign in location)].rpartition("/")[0]
-        return sorted(path for path in filesystem.glob(location) if filesystem.isfile(path)), root
-    if filesystem.isfile(location):
-        return [location], posixpath.dirname(location)
-    if not filesystem.exists(location):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            filesystem.info(location)  # many file systems take trouble of their own for absence; this one tells
-        raise InputError(f"{location}: no such file or folder")
-    root = location.rstrip("/")
-    found = []
-    for path in filesystem.find(root):
-        below = path[len(root) :].lstrip("/")
-        hidden = any(step[:1] == "." or (step[:1] == "_" and "=" not in step) for step in below.split("/"))
-        if not hidden and path.endswith((".parquet", ".parq", ".pq")):
-            found.append(path)
-    return sorted(found), root
-
-
-def _footer(filesystem: AbstractFileSystem, path: str, root: str) -> tuple[InputFile, pa.Schema]:
-    try:
-        with _reading(path, _DAMAGED):
-            size, stamp = _stamp(filesystem, path)
-            with filesystem.open(path, "rb") as handle:
-                parquet = pq.ParquetFile(handle)
-                metadata, schema = parquet.metadata, parquet.schema_arrow
-                groups = _rows_of_groups(metadata)
-    except InputChangedError as error:  # listed, and not there: a link to nowhere
-        raise InputError(path + _DAMAGED.format("there is no such file")) from error
-    if sum(groups) != metadata.num_rows:
-        raise InputError(path + _DAMAGED.format("its row groups do not add up"))
-    doubled = next((name for name in schema.names if schema.names.count(name) > 1), None)
-    if doubled is not None:
-        raise InputError(f"{path} has more than one column {doubled!r}; rename all but one")
-    partition = read_partition(path.removeprefix(root))
-    for name in dict(partition):
-        if name not in schema.names:
-            schema = schema.append(pa.field(name, pa.string()))
-    return InputFile(path=path, size=size, stamp=stamp, row_groups=groups, partition=partition), schema
-
-
-@contextmanager
-def _opened(filesystem: AbstractFileSystem, file: InputFile) -> Iterator[pq.ParquetFile]:
-    with ExitStack() as stack:
-        with _reading(file.path, _DAMAGED):
-            handle = stack.enter_context(filesystem.open(file.path, "rb"))
-            parquet = pq.ParquetFile(handle, buffer_size=READ_BUFFER, pre_buffer=False, page_checksum_verification=True)
-        yield parquet
-
-
-@contextmanager
-def _reading(path: str, damaged: str) -> Iterator[None]:
-    """Say of whatever goes wrong within whose fault it is; see :func:`~.trouble.refused`."""
-    try:
-        yield
-    except MemoryError:
-        raise  # of this machine: neither the file's nor its store's
-    except Exception as error:  # each client of a store has its own family of errors
-        told = refused(path, error, damaged)
-        if told is error:
-            raise
-        if is_damage(error):
-            raise told from error
-        raise told from None  # what a store says may hold an address that is signed, and Airflow logs all that is chained
-
-
-def _check_stamp(filesystem: AbstractFileSystem, file: InputFile) -> None:
-    with _reading(file.path, _DAMAGED):
-        size, stamp = _stamp(filesystem, file.path)
-    if (size, stamp) != (file.size, file.stamp):
-        raise _changed(file)
-
-
-def _stamp(filesystem: AbstractFileSystem, path: str) -> tuple[int, str]:
-    # Listings are kept by each kind of store in its own way; only to forget them all is the same everywhere.
-    filesystem.invalidate_cache()
-    info = filesystem.info(path)
-    for name in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated"):
-        if info.get(name) is not None:
-            return int(info["size"]), str(info[name])
-    return int(info["size"]), ""
+def _noted(found: Iterator[Footer], files: list[InputFile]) -> Iterator[Footer]:
+    """Footers as they pass: of very many files, only the last schema is held."""
+    for footer in found:
+        files.append(footer.file)
+        yield footer

@@ -93,7 +93,7 @@ def group_rows(source: Source, group_column: str, same_column: str, part_rows: i
                     part_start = start
                     starts.append(start)
         _check_together(seen, group_column)
-    return GroupedSource(source.filesystem, source.files, source.schema, group_column, tuple(starts))
+    return GroupedSource(source.filesystem, source.location, source.files, source.schema, group_column, tuple(starts))
 
 
 def _read(

@@ -10,7 +10,7 @@ import pyarrow as pa
 from airflow_provider_modelstudio.inference.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_modelstudio.inference.plan import InputFile
 
@@ -37,13 +37,14 @@ def _decoded(text: str) -> str:
         return text
 
 
-def unify(footers: Sequence[tuple[InputFile, pa.Schema]]) -> pa.Schema:
+def unify(footers: Iterable[tuple[InputFile, pa.Schema]]) -> pa.Schema:
     """One schema for all files, by name: wider types, nulls where a file lacks a column.
 
     Raises :class:`~..errors.InputError` naming file, column and both types where a type does not widen safely.
     """
-    unified = footers[0][1]
-    for file, schema in footers[1:]:
+    rest = iter(footers)
+    unified = next(rest)[1]
+    for file, schema in rest:
         if schema.equals(unified):
             continue
         here = {field.name: field for field in schema}
