@@ -58,6 +58,7 @@ SIZES = ("tests/test_size.py",)
 JOURNALS = ("tests/inference/test_journal.py",)
 STOPPING = ("tests/inference/test_stopping.py",)
 SOURCES = ("tests/inference/test_sources.py",)
+WAKING = ("tests/inference/test_waking.py",)
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,12 @@ MUTANTS = (
     Mutant("a listing comes from a cache", OBJECTS, "        self._fs.invalidate_cache()\n        try:", "        try:", STORES),
     # What readers see.
     Mutant("files of somebody else are overwritten", PUBLICATION, "        if strangers:", "        if False:", ENGINE),
-    Mutant("a publication leaves no word", PUBLICATION, "        await self._replace(_INTENT, {", "        str({", PUBLISHING),
+    Mutant("a publication leaves no word", PUBLICATION, 'strangers -= set((await self._order(key))["files"])', "pass", PUBLISHING),
+    Mutant("one that wakes up shows an older version", PUBLICATION, "while (newest := (await self._orders())[-1]) != done:", "while (newest := mine) != done:", PUBLISHING),
+    Mutant("one that wakes up removes newer runs", VAULT, "            lease.check()  # what was committed so far is older; one that was frozen may find newer ones\n", "", WAKING),
+    Mutant("a run that waited shows what is older", ENGINE_ROOM, "                await asyncio.to_thread(self._source.check_unchanged)\n            lease.check()", "                pass\n            lease.check()", WAKING),
+    Mutant("a commit without parts is believed", ENGINE_ROOM, "            if manifest is None or not await self._vault.can_show(manifest):\n", "            if manifest is None:\n", WAKING),
+    Mutant("a commit without parts stays", VAULT, "            if first is not None and await self.can_show(first):\n", "            if first is not None:\n", ("tests/inference/test_vault.py",)),
     Mutant("files that the record names go", OBJECTS, "set(shown) - set(files) - await self._named()", "set(shown) - set(files)", PUBLISHING),
     Mutant("a dead try's rows stay in the quarantine", VAULT, "(key for key in found if key not in named)", "()", QUARANTINE),
     Mutant("keys of rows in quarantine stay among those of the part", WRITER, "window.keys[kept].tobytes()", "window.keys.tobytes()", QUARANTINE),

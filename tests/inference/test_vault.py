@@ -54,6 +54,25 @@ def test_who_commits_first_has_committed(vaults, tmp_path):
     asyncio.run(race())
 
 
+def test_a_commit_whose_parts_are_gone_is_replaced(vaults, tmp_path):
+    """It came from one that was frozen, after its run had been removed; nobody can show it."""
+
+    async def story():
+        first, second = vaults
+        await first.commit(
+            [await seal(first, tmp_path, at, rows) for at, rows in enumerate([[1, 2], [3]])], owner="1", removed=0
+        )
+        for below in ("seals", "keys", "parts"):
+            await first.storage.clear(f"{first.manifest_key.rpartition('/')[0]}/{below}")
+        seals = [await seal(second, tmp_path, at, rows) for at, rows in enumerate([[4, 5], [6]])]
+        manifest = await second.commit(seals, owner="2", removed=0)
+        assert manifest.owner == "2"
+        assert await second.committed() == manifest
+        assert await second.can_show(manifest)
+
+    asyncio.run(story())
+
+
 def test_who_seals_first_has_sealed(vaults, tmp_path):
     """Of two attempts at a part one counts, and nothing of the other is left, in the quarantine neither."""
 

@@ -223,15 +223,17 @@ class _Run:
             self._vault.journal.epoch = lease.epoch
             keeping.append(asyncio.create_task(lease.keep()))
             manifest = await self._vault.committed()  # another attempt may have finished while we waited
-            if manifest is None:
+            if manifest is None or not await self._vault.can_show(manifest):
                 if self._options.reuse and (adopted := await _unless_stopped(self._vault.adopt_unchanged(), stop)):
                     log.info("%s of %s parts are as they were and stay", adopted, len(self._plan.parts))
                 manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
+            else:  # readers may have something newer than what this try found when it began
+                await asyncio.to_thread(self._source.check_unchanged)
             lease.check()  # who has been replaced shows nothing
             await self._vault.tidy_quarantine(manifest)
             await _remember(self._vault, self._options)
-            await self._vault.publication.show(manifest, self._vault.manifest_key)
-            await self._vault.forget_other_runs(self._foreign)
+            await self._vault.publication.show(manifest, self._vault.manifest_key, lease)
+            await self._vault.forget_other_runs(self._foreign, lease)
         finally:
             for job in keeping:
                 job.cancel()
@@ -300,7 +302,7 @@ class _Run:
         manifest = await vault.commit(
             [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed
         )
-        await vault.journal.drop([segment for segment in segments if segment not in known.foreign])
+        await vault.journal.drop([segment for segment in segments if segment not in known.foreign], lease)
         await lease.forget_earlier()
         return manifest
 

@@ -14,7 +14,7 @@ Layout below the state folder, which lies beside the dataset and never in it::
     <cache_key>/runs/<run_key>/manifest.json     THE COMMIT; created once
     published.json                               which run readers see now
     served.json                                  which task instances that run has served
-    publishing.json                              files that a publication may have left in the destination
+    publishing/00000003-<attempt>.json           what attempt 3 was to show, and files that it may have left there
 
 An answer counts only once it is in a segment that is durable.
 Parts and the manifest derive from answers.
@@ -77,6 +77,14 @@ class Vault:
         """The manifest of this run, if it is finished."""
         return await self._manifest(self.manifest_key)
 
+    async def can_show(self, manifest: Manifest) -> bool:
+        """Whether the parts of this run are there.
+
+        They are not where an attempt was frozen while it committed, and its run was replaced and removed meanwhile.
+        """
+        there = await self.parts_there(self.plan.run_key)
+        return all(seal.key in there for seal in manifest.parts)
+
     async def _manifest(self, key: str) -> Manifest | None:
         try:
             content = await self.storage.read(key)
@@ -125,9 +133,9 @@ class Vault:
             await self.storage.create(self.manifest_key, manifest.as_json())
         except ObjectExistsError:
             first = await self.committed()
-            if first is None:
-                raise
-            return first
+            if first is not None and await self.can_show(first):
+                return first
+            await self.storage.replace(self.manifest_key, manifest.as_json())
         return manifest
 
     # ------------------------------------------------------------------ parts
@@ -275,7 +283,7 @@ class Vault:
         """Run keys of other runs whose answers may be shared."""
         return [run for run in await self.runs() if run != self.plan.run_key]
 
-    async def forget_other_runs(self, segments: Mapping[str, str]) -> None:
+    async def forget_other_runs(self, segments: Mapping[str, str], lease: Lease) -> None:
         """Remove runs that this one, committed and shown, has replaced.
 
         Runs that did not finish keep their paid answers for a week, by the clock of the store.
@@ -287,6 +295,7 @@ class Vault:
         for run in await self.other_runs():
             folder = f"{self._cache}/runs/{run}"
             objects = await self.storage.list_keys(folder)
+            lease.check()  # what was committed so far is older; one that was frozen may find newer ones
             unfinished = f"{folder}/manifest.json" not in objects
             if unfinished and now - await self._last_seen(folder) < KEEP_UNFINISHED_SECONDS:
                 kept.add(run)
@@ -296,7 +305,7 @@ class Vault:
             for below in ("seals", "keys", "parts", "quarantine", "spent"):
                 await self.storage.clear(f"{folder}/{below}")
             await self.storage.delete(f"{folder}/plan.json")
-        await self.journal.drop([segment for segment, run in segments.items() if run not in kept])
+        await self.journal.drop([segment for segment, run in segments.items() if run not in kept], lease)
 
     async def _last_seen(self, folder: str) -> float:
         """When a run was planned or last wrote down what it may spend, by the clock of the store; 0 if never."""

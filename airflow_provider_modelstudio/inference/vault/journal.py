@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.storage import Piece, Storage
 
+    from .lease import Lease
+
 __all__ = ["Journal", "Record", "Segment", "decode_segment", "encode_segment", "once_key"]
 
 _MAGIC = b"MSJ1"
@@ -184,6 +186,8 @@ class Journal:
         """Keys of all segments, oldest first."""
         return [key for key in await self._storage.list_keys(self._folder) if key.endswith(".seg")]
 
-    async def drop(self, segments: Sequence[str]) -> None:
-        """Forget segments whose answers are in a committed dataset."""
-        await self._storage.delete(*segments)
+    async def drop(self, segments: Sequence[str], lease: Lease) -> None:
+        """Forget segments whose answers are in a committed dataset; a newer attempt may rest on them already."""
+        for key in segments:
+            lease.check()
+            await self._storage.delete(key)

@@ -1,11 +1,16 @@
-"""What readers see: which committed dataset, and whether all files in the destination are ours."""
+"""What readers see: which committed dataset, and whether all files in the destination are ours.
+
+Who publishes writes down an order first, under its epoch, and looks at the orders once more afterwards.
+One that was frozen meanwhile finds the order of a newer attempt, and carries out that one last: readers end up with the
+newest version, whoever wakes up when.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_modelstudio.inference.errors import DestinationError
+from airflow_provider_modelstudio.inference.errors import DestinationError, SupersededError
 from airflow_provider_modelstudio.inference.storage import PUBLISHED, ObjectMissingError
 
 from .records import restored
@@ -15,40 +20,73 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.storage import Storage
 
+    from .lease import Lease
     from .records import Manifest
 
 __all__ = ["Publication"]
 
-_INTENT = "publishing.json"
+_ORDERS = "publishing"
+_KEPT = 3
+"""Orders that stay: files that they name are ours, and a publication that was killed may have left some."""
 
 
 class Publication:
-    """The destination of a storage, and the two records about it."""
+    """The destination of a storage, and the records about it."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    async def show(self, manifest: Manifest, manifest_key: str) -> None:
-        """Make a committed dataset what readers see."""
+    async def show(self, manifest: Manifest, manifest_key: str, lease: Lease) -> None:
+        """Make a committed dataset what readers see.
+
+        Raises :class:`~..errors.SupersededError` when a newer attempt has published meanwhile; readers see its dataset.
+        """
         files = manifest.files(self._storage.destination)
         await self.check(files)
         if await self.shows(manifest):
             return
-        sizes = _sizes(manifest, files)
-        shown = await self._storage.published() or {}
-        # Killed from here on, files of both versions may be shown: all of them are ours, whatever is published next.
-        await self._replace(_INTENT, {"files": sorted({*shown, *files})})
-        await self._storage.publish(files)
         record = {
             "cache_key": manifest.cache_key,
             "run_key": manifest.run_key,
             "rows": manifest.rows,
             "manifest": manifest_key,
-            "files": sizes,
+            "files": _sizes(manifest, files),
         }
-        await self._replace(PUBLISHED, record)
-        if await self._storage.published() != sizes:
-            await self._storage.publish(files)  # what the record named until now may go
+        shown = await self._storage.published() or {}
+        # Killed from here on, files of both versions may be shown: all of them are ours, whatever is published next.
+        order = {"record": record, "keys": files, "files": sorted({*shown, *files})}
+        lease.check()
+        mine = f"{_ORDERS}/{lease.epoch}.json"
+        await self._storage.create(mine, json.dumps(order, indent=1).encode())
+        done = None
+        while (newest := (await self._orders())[-1]) != done:
+            await self._carry_out(await self._order(newest))
+            done = newest
+        if done != mine:
+            raise SupersededError(
+                "a newer run into this destination has published; this one leaves, and its dataset stays"
+            )
+        for key in (await self._orders())[:-_KEPT]:
+            await self._storage.delete(key)
+
+    async def _carry_out(self, order: dict[str, Any]) -> None:
+        keys, record = order["keys"], order["record"]
+        await self._storage.publish(keys)
+        await self._storage.replace(PUBLISHED, json.dumps(record, indent=1).encode())
+        if await self._storage.published() != record["files"]:
+            await self._storage.publish(keys)  # what the record named until now may go
+
+    async def _orders(self) -> list[str]:
+        """Keys of all orders, the newest last."""
+        return await self._storage.list_keys(_ORDERS)
+
+    async def _order(self, key: str) -> dict[str, Any]:
+        content = await self._storage.read(key)
+        return restored(
+            self._storage.locate(key),
+            content,
+            lambda order: {"keys": order["keys"], "record": order["record"], "files": order["files"]},
+        )
 
     async def shows(self, manifest: Manifest) -> bool:
         """Whether readers see this dataset, and nothing else."""
@@ -56,29 +94,25 @@ class Publication:
         shown = await self._storage.published() or {}
         return shown == _sizes(manifest, files) and (await self.record()).get("run_key") == manifest.run_key
 
-    async def _replace(self, key: str, record: dict[str, Any]) -> None:
-        await self._storage.replace(key, json.dumps(record, indent=1).encode())
-
-    async def _record(self, key: str) -> dict[str, Any]:
-        try:
-            content = await self._storage.read(key)
-        except ObjectMissingError:
-            return {}
-        return restored(self._storage.locate(key), content, lambda record: {**record, "files": record["files"]})
-
     async def record(self) -> dict[str, Any]:
         """What readers see now; empty when nothing was published."""
-        return await self._record(PUBLISHED)
+        try:
+            content = await self._storage.read(PUBLISHED)
+        except ObjectMissingError:
+            return {}
+        return restored(self._storage.locate(PUBLISHED), content, lambda record: {**record, "files": record["files"]})
 
     async def check(self, files: Iterable[str] = ()) -> None:
         """Refuse a destination with files that are not ours."""
         shown = await self._storage.published() or {}
-        before, passing = await self.record(), await self._record(_INTENT)
-        strangers = sorted(set(shown) - {*files, *before.get("files", ()), *passing.get("files", ())})
+        strangers = set(shown) - {*files, *(await self.record()).get("files", ())}
+        if strangers:  # else nothing more needs to be looked at
+            for key in await self._orders():
+                strangers -= set((await self._order(key))["files"])
         if strangers:
             raise DestinationError(
                 f"the destination {self._storage.destination} holds files that this task did not write, such as "
-                f"{strangers[0]!r}; name a new or empty destination, or move them away"
+                f"{min(strangers)!r}; name a new or empty destination, or move them away"
             )
 
 
