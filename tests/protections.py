@@ -18,6 +18,7 @@ PUBLICATION = f"{PACKAGE}/vault/publication.py"
 RECALL = f"{PACKAGE}/survey/recall.py"
 SURVEY = f"{PACKAGE}/survey/__init__.py"
 LOCAL = f"{PACKAGE}/storage/local.py"
+DISK = f"{PACKAGE}/disk.py"
 OBJECTS = f"{PACKAGE}/storage/object_storage.py"
 GOVERNOR_ROOM = f"{PACKAGE}/governor/__init__.py"
 TRANSPORT = f"{PACKAGE}/transport/__init__.py"
@@ -178,13 +179,18 @@ MUTANTS = (
     Mutant("missing keys of a part end the run", RECALL, "        except ObjectMissingError:\n            self.missing", "        except ZeroDivisionError:\n            self.missing", ADOPTION),
     Mutant("a part with failed rows is taken over", VAULT, "if seal.digest and not seal.counts.failed", "if seal.digest", ADOPTION),
     # The disk and the stores.
-    Mutant("an object is not synced", LOCAL, "                self._disk.sync(descriptor)\n            finally:\n                self._disk.close(descriptor)\n        return temporary", "                pass\n            finally:\n                self._disk.close(descriptor)\n        return temporary", CUTS),
+    Mutant("an object is not synced", LOCAL, "                self._disk.write(descriptor, content)\n                self._disk.sync(descriptor)\n", "                self._disk.write(descriptor, content)\n", CUTS),
     Mutant("a part is not synced", LOCAL, "            self._sync(source)\n", "", CUTS),
     Mutant("a new name is not synced", LOCAL, "            self._disk.unlink(temporary)\n            self._sync(path.parent)", "            self._disk.unlink(temporary)", CUTS),
     Mutant("a folder is published before it is synced", LOCAL, "            self._sync(stage)\n", "", CUTS),
     Mutant("a new folder is not synced", LOCAL, "            self._sync(folder.parent)\n", "            pass\n", CUTS),
     Mutant("two creators of one object both win", LOCAL, "            self._disk.link(temporary, path)\n        except", "            self._disk.rename(temporary, path)\n            temporary.touch()\n        except", STORAGE),
     Mutant("keys may leave the state folder", LOCAL, 'if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):', "if False:", STORAGE),
+    Mutant("a full disk is tried again and again", DISK, '            return StorageRefusedError(f"no space left in {place} for {path}, ', '            return StorageError(f"no space left in {place} for {path}, ', (*PLACES, *STORAGE)),
+    Mutant("a closed disk is tried again and again", DISK, "        case number if number in _CLOSED:\n", "        case number if number in ():\n", (*PLACES, *STORAGE)),
+    Mutant("what did not fit lies around", LOCAL, "                with contextlib.suppress(OSError):  # a full disk has no room for what nobody will read\n                    self._disk.unlink(temporary)\n", "", (*PLACES, *STORAGE)),
+    Mutant("a full disk of the worker is tried again and again", f"{PACKAGE}/engine/scratch.py", "if error.errno not in {errno.ENOSPC, errno.EDQUOT}:", "if True:", (*PLACES, "tests/inference/test_scratch.py")),
+    Mutant("a store that refuses access is asked again", OBJECTS, "    except PermissionError as error:\n        raise _refused(what)", "    except PermissionError as error:\n        raise UnansweredError(what)", STORES),
     Mutant("a store that overwrites is believed", OBJECTS, "            await self._probe()\n", "            self._creates = True\n", STORES),
     Mutant("a listing comes from a cache", OBJECTS, "        self._fs.invalidate_cache()\n        try:", "        try:", STORES),
     # What readers see.
