@@ -306,6 +306,7 @@ MUTANTS = (
     Mutant("requests that wait are not cut to what was learned", SENDER, "for piece in waiting.fitting(most))", "for piece in [waiting])", ENGINE),
     Mutant("one large row makes all requests small", f"{PACKAGE}/decide/size.py", "return self.left == 0", "return True", ENGINE),
     Mutant("a limit is not looked for", f"{PACKAGE}/decide/size.py", "self.accepted + gap // 2 if", "self.refused - 1 if", SIZES),
+    Mutant("a dead address is kept for a while", NODE, "                ttl_dns_cache=0,\n", "", ("tests/transport/test_failures.py",)),
     Mutant("a redirect is followed", NODE, "allow_redirects=False", "allow_redirects=True", ANSWERS),
     Mutant("somebody else is taken for Elasticsearch", TRANSPORT, "        if not names_elasticsearch(answer.headers):", "        if False:", ANSWERS),
     Mutant("a row is quoted by a refusal", REFUSAL, "return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason", "return reason", CANARIES),

@@ -239,7 +239,13 @@ FAULTS = (
         (
             REFUSALS + "test_nobody_home_can_be_tried_again",
             REFUSALS + "test_a_dead_address_of_a_name_is_passed_over",
+            REFUSALS + "test_a_service_that_moves_while_the_task_runs_is_found",
             FAILURES + "test_name_that_does_not_exist",
+            FAILURES + "test_a_name_is_looked_up_anew_for_each_connection",
+            FAILURES + "test_who_moves_is_found_at_the_next_connection",
+            FAILURES + "test_connections_that_are_opened_at_one_time_share_a_look",
+            FAILURES + "test_a_dead_address_among_several_is_passed_over",
+            "tests/hooks/test_modelstudio.py::test_a_name_is_looked_up_anew_for_each_connection",
         ),
     ),
     Fault(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
@@ -278,25 +279,38 @@ def test_nobody_home_can_be_tried_again(bench):
             bench.run()
 
 
-def test_a_dead_address_of_a_name_is_passed_over(bench, monkeypatch):
-    """A name with two addresses, one of which nobody answers at, is reached at the other, and looked up anew."""
-    asked = []
-    real = socket.getaddrinfo
-
-    def look_up(host, port, *args, **options):
-        if host != "two.example":
-            return real(host, port, *args, **options)
-        asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.77", "127.0.0.1")]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+@pytest.mark.parametrize("order", [["127.0.0.77", "127.0.0.1"], ["127.0.0.1", "127.0.0.77"]])
+def test_a_dead_address_of_a_name_is_passed_over(bench, names, order):
+    """A name with two addresses, one of which nobody answers at, is reached at the other: no request is lost on it."""
+    names.answers["two.example"] = [order]
     bench.write(TEXTS)
-    port = bench.server.port
-    bench.connect(f"http://two.example:{port}", extra={"allow_http": True})
-    bench.run()
+    bench.connect(f"http://two.example:{bench.server.port}", extra={"allow_http": True})
+    summary = bench.run()
     bench.check(TEXTS)
-    bench.run(if_exists="overwrite")
-    assert len(asked) >= 2
+    assert summary["warnings"] == {}
+    assert set(bench.paid_for(TEXTS)) == {1}
+
+
+def test_a_service_that_moves_while_the_task_runs_is_found(tmp_path, start, names, monkeypatch):
+    """The host dies, the name is a dead address for a while and then another host's: the run goes on there by itself."""
+    old = start(host="127.0.0.5", latency=0.02)
+    new = start(host="127.0.0.6", port=old.port)
+    bench = Bench(tmp_path, old, monkeypatch)
+    bench.connect(f"http://moving.example:{old.port}", extra={"allow_http": True})
+    names.answers["moving.example"] = [[old.host]]
+    bench.write(TEXTS)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(bench.run, batch_size=1, concurrency=4)
+        while old.requests < 10 and not running.done():
+            time.sleep(0.002)
+        names.answers["moving.example"] = [["127.0.0.77"], [], [new.host]]
+        old.stop()
+        running.result(timeout=60)
+    bench.check(TEXTS)
+    paid = [one for server in (old, new) for answered in server.bill for one in answered.inputs]
+    assert new.bill
+    assert len(paid) - len(TEXTS) <= 4
+    assert names.answers["moving.example"] == [[new.host]]
 
 
 @pytest.mark.parametrize("status", [200, 503])
