@@ -42,6 +42,7 @@ STORAGE = ("tests/inference/test_storage.py",)
 PUBLISHING = ("tests/chaos/test_publication.py",)
 STORES = ("tests/faults/test_stores.py",)
 REFUSALS = ("tests/faults/test_refusals.py",)
+PROCESSES = ("tests/faults/test_processes.py",)
 PLACES = ("tests/faults/test_places.py",)
 DAMAGE = ("tests/faults/test_damage.py",)
 CANARIES = ("tests/security/test_canaries.py",)
@@ -97,8 +98,10 @@ MUTANTS = (
         "await self._storage.replace(self._epoch_key(self.epoch), me)",
         LEASES,
     ),
-    Mutant("a newer try is not noticed", LEASE, "self._replaced = True", "pass", LEASES),
+    Mutant("a newer try is not noticed", LEASE, "self._replaced = True", "pass", (*LEASES, *PROCESSES)),
     Mutant("a lease that ran out is renewed", LEASE, "            self._passed = True", "            pass", LEASES),
+    Mutant("who woke up goes on to spend", SENDER, "        self._lease.check()\n", "", (*ENGINE, *LEASES, *PROCESSES)),
+    Mutant("who is replaced forgets what is in flight", ENGINE_ROOM, "            await sender.drain(stopped)\n            raise", "            if not isinstance(error, SupersededError):\n                await sender.drain(stopped)\n            raise", PROCESSES),
     Mutant("another task is thrown out", LEASE, 'return bool(claim["owner"] == self._owner)', "return True", LEASES),
     Mutant(
         "a run that waits hears nothing",

@@ -315,6 +315,8 @@ FAULTS = (
         (
             PROCESSES + "test_the_same_task_twice_pays_once",
             PROCESSES + "test_a_frozen_task_finds_that_it_was_replaced",
+            PROCESSES + "test_a_task_that_was_frozen_for_long_sends_nothing_more",
+            PROCESSES + "test_an_orphan_leaves_to_the_next_try",
             NO_HISTORY,
         ),
     ),
