@@ -18,6 +18,7 @@ PUBLICATION = f"{PACKAGE}/vault/publication.py"
 RECALL = f"{PACKAGE}/survey/recall.py"
 SURVEY = f"{PACKAGE}/survey/__init__.py"
 LOCAL = f"{PACKAGE}/storage/local.py"
+READING = f"{PACKAGE}/dataset/__init__.py"
 DISK = f"{PACKAGE}/disk.py"
 OBJECTS = f"{PACKAGE}/storage/object_storage.py"
 GOVERNOR_ROOM = f"{PACKAGE}/governor/__init__.py"
@@ -42,6 +43,7 @@ STORAGE = ("tests/inference/test_storage.py",)
 PUBLISHING = ("tests/chaos/test_publication.py",)
 STORES = ("tests/faults/test_stores.py",)
 REFUSALS = ("tests/faults/test_refusals.py",)
+LARGE = ("tests/inference/test_large_cells.py",)
 PROCESSES = ("tests/faults/test_processes.py",)
 PLACES = ("tests/faults/test_places.py",)
 DAMAGE = ("tests/faults/test_damage.py",)
@@ -195,6 +197,11 @@ MUTANTS = (
     Mutant("a full disk of the worker is tried again and again", f"{PACKAGE}/engine/scratch.py", "if error.errno not in {errno.ENOSPC, errno.EDQUOT}:", "if True:", (*PLACES, "tests/inference/test_scratch.py")),
     Mutant("a store that refuses access is asked again", OBJECTS, "    except PermissionError as error:\n        raise _refused(what)", "    except PermissionError as error:\n        raise UnansweredError(what)", STORES),
     Mutant("a store that overwrites is believed", OBJECTS, "            await self._probe()\n", "            self._creates = True\n", STORES),
+    Mutant("large cells are decoded many at a time", READING, "            if 2 * fewer <= rows and at < group.num_rows:", "            if False:", LARGE),
+    Mutant("rows are decoded twice where cells turn out large", READING, "            if at <= given:  # before we began anew\n                continue\n", "", LARGE),
+    Mutant("a window is as large as what was decoded", READING, "while piece.num_rows > 1 and _weight(piece) > WINDOW_BYTES:", "while False:", LARGE),
+    Mutant("a dictionary counts for each row", READING, "    if not any(pa.types.is_dictionary(field.type) for field in batch.schema):", "    if True:", LARGE),
+    Mutant("many rows are decoded before one is", READING, "    if group.total_byte_size > PROBE_BYTES:", "    if False:", PROCESSES),
     Mutant("a listing comes from a cache", OBJECTS, "        self._fs.invalidate_cache()\n        try:", "        try:", STORES),
     # What readers see.
     Mutant("files of somebody else are overwritten", PUBLICATION, "        if strangers:", "        if False:", ENGINE),

@@ -369,6 +369,9 @@ FAULTS = (
         "cells and row groups that are huge",
         (
             PROCESSES + "test_a_small_file_that_decodes_to_much_stays_small",
+            PROCESSES + "test_cells_of_more_than_two_gigabytes_are_carried_in_little_memory",
+            "tests/inference/test_large_cells.py::test_cells_that_turn_out_large_are_decoded_few_at_a_time",
+            "tests/inference/test_large_cells.py::test_a_large_dictionary_makes_no_small_windows",
             TEXTS + "test_a_huge_cell_is_carried_along_and_not_sent",
         ),
     ),

@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from airflow_provider_modelstudio.inference.vault.journal import decode_segment
@@ -218,3 +219,32 @@ def test_a_small_file_that_decodes_to_much_stays_small(bench):
     print(f"peak {outcome.peak_bytes / 1e6:.0f} MB, {before.peak_bytes / 1e6:.0f} MB without the cells")
     assert outcome.peak_bytes - before.peak_bytes < 512 << 20
     assert bench.table()["x"].chunk(0)[0].as_py() == "ab " * (cell // 3)
+
+
+@pytest.mark.parametrize(("rows", "cell"), [(230, 10_000_000), (27, 100_000_000)])
+def test_cells_of_more_than_two_gigabytes_are_carried_in_little_memory(bench, rows, cell):
+    """Rows that one after another hold more than the 2 GiB that offsets of a string column can count: all are carried,
+    in row groups that every reader can take, and few of them are in memory at a time.
+    """
+    many = rows * cell
+    assert many > 2**31
+    long = "ab " * (cell // 3)
+    cells = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([long]))
+    bench.write(pa.table({"text": [f"t {i}" for i in range(rows)], "x": cells}), compression="zstd", store_schema=False)
+    assert pq.ParquetFile(bench.source).metadata.num_row_groups == 1
+    before = start_task(bench, dry_run=True).outcome()
+    outcome = start_task(bench, concurrency=4).outcome()
+    assert outcome.kind == "", outcome.message
+    print(f"peak {outcome.peak_bytes / 1e6:.0f} MB, {before.peak_bytes / 1e6:.0f} MB without the cells")
+    assert (
+        outcome.peak_bytes - before.peak_bytes < (512 << 20) + 18 * cell
+    )  # whatever the rows: Parquet copies a cell often
+    (path,) = bench.destination.iterdir()
+    written = pq.ParquetFile(path)
+    assert written.schema_arrow.field("x").type == pa.string()
+    texts = []
+    for i in range(written.num_row_groups):
+        group = written.read_row_group(i, columns=["text", "x"])
+        texts += group["text"].to_pylist()
+        assert all(one == pa.scalar(long) for chunk in group["x"].chunks for one in chunk)
+    assert texts == [f"t {i}" for i in range(rows)]
