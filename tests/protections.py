@@ -44,6 +44,7 @@ PUBLISHING = ("tests/chaos/test_publication.py",)
 STORES = ("tests/faults/test_stores.py",)
 REFUSALS = ("tests/faults/test_refusals.py",)
 LARGE = ("tests/inference/test_large_cells.py",)
+FENCE = ("tests/airflow/test_fence.py",)
 PROCESSES = ("tests/faults/test_processes.py",)
 PLACES = ("tests/faults/test_places.py",)
 DAMAGE = ("tests/faults/test_damage.py",)
@@ -112,14 +113,18 @@ MUTANTS = (
         "await lease.acquire()",
         LEASES,
     ),
-    Mutant("Airflow is not asked before the commit", ENGINE_ROOM, "        await self._outwards(options.fence)\n", "", ENGINE),
+    Mutant("Airflow is not asked before the commit", ENGINE_ROOM, "        await _unless_stopped(self._ask_airflow(), stop)\n", "", ENGINE),
     Mutant(
         "Airflow's word is not understood",
         "airflow_provider_modelstudio/operators/state_store.py",
-        "if _status(error) in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE}:",
-        "if False:",
-        ("tests/airflow/test_fence.py",),
+        "        if status in _GIVEN_UP:",
+        "        if False:",
+        FENCE,
     ),
+    Mutant("whom nobody vouches for commits", "airflow_provider_modelstudio/operators/state_store.py", "        if status is None or status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:", "        if False:", (*FENCE, *REFUSALS)),
+    Mutant("a value that Airflow does not take keeps everybody from the commit", "airflow_provider_modelstudio/operators/state_store.py", "        if status is None or status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:", "        if True:", FENCE),
+    Mutant("Airflow is asked once, whatever it says", ENGINE_ROOM, "                if pause is None:\n                    raise\n", "                raise\n", (*ENGINE, *REFUSALS)),
+    Mutant("a stop is not heard while Airflow is asked", ENGINE_ROOM, "await _unless_stopped(self._ask_airflow(), stop)", "await self._ask_airflow()", ENGINE),
     Mutant("what one task was served counts for another", "airflow_provider_modelstudio/inference/vault/errands.py", 'if errand not in record["errands"] or', "if", OPERATORS),
     Mutant("a served run is believed unseen", ENGINE_ROOM, "    if manifest is None or not await vault.publication.shows(manifest):\n        return None", "    if manifest is None:\n        return None", OPERATORS),
     # What is durable.

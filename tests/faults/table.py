@@ -13,6 +13,7 @@ SHAPES = "tests/faults/test_shapes.py::"
 TEXTS = "tests/faults/test_texts.py::"
 PLACES = "tests/faults/test_places.py::"
 PROCESSES = "tests/faults/test_processes.py::"
+FENCE = "tests/airflow/test_fence.py::"
 ENGINE = "tests/inference/test_engine.py::"
 STORES = "tests/faults/test_stores.py::"
 STORAGE = "tests/inference/test_storage.py::"
@@ -449,7 +450,19 @@ FAULTS = (
             ENGINE + "test_a_destination_that_was_removed_is_published_again",
         ),
     ),
-    Fault(50, "an API server that is away", (REFUSALS + "test_a_state_store_that_is_away_stops_no_work",)),
+    Fault(
+        50,
+        "an API server that is away",
+        (
+            REFUSALS + "test_a_state_store_that_is_away_stops_no_work",
+            REFUSALS + "test_a_state_store_that_stays_away_costs_nothing",
+            ENGINE + "test_an_airflow_that_does_not_answer_is_asked_for_half_a_minute",
+            ENGINE + "test_a_stop_is_heard_while_airflow_does_not_answer",
+            FENCE + "test_what_airflow_says_of_a_try",
+            FENCE + "test_a_silent_airflow_vouches_for_nobody",
+            FENCE + "test_a_setting_that_makes_no_sense_keeps_nobody_from_the_commit",
+        ),
+    ),
     Fault(51, "a damaged journal", (ENGINE + "test_a_damaged_segment_is_asked_again_never_guessed",)),
     Fault(
         52,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -326,18 +328,65 @@ def test_a_login_page_at_the_start_is_told_apart(bench, status):
     assert bench.server.bill == []
 
 
+class Away:
+    """Airflow's state store while its API server does not answer; whoever asks before the commit may find it back."""
+
+    def __init__(self, back_at=math.inf):
+        self.asked = []
+        self._back_at = back_at
+
+    def set(self, key, value):
+        self.asked.append(key)
+        if key == "progress" or self.asked.count("commit") < self._back_at:
+            raise ConnectionError("the API server is away")
+
+
 def test_a_state_store_that_is_away_stops_no_work(bench):
-    """The API server may vanish: progress is then not shown, and everything else goes on."""
-
-    class Away:
-        def get(self, key):
-            raise ConnectionError("the API server is away")
-
-        def set(self, key, value):
-            raise ConnectionError("the API server is away")
-
+    """The API server may vanish: progress is then not shown, and everything else goes on to the commit, before which it is
+    asked until it is back.
+    """
     bench.write(TEXTS)
-    bench.run(context=context_of(task_state_store=Away()))
+    store = Away(back_at=3)
+    bench.run(context=context_of(task_state_store=store))
+    bench.check(TEXTS)
+    assert "progress" in store.asked
+    assert store.asked.count("commit") == 3
+
+
+class Impatient(EmbedOperator):
+    """Takes half a minute for half a second."""
+
+    def _options(self, context):
+        options = super()._options(context)
+        return replace(options, fence_pauses=[pause / 60 for pause in options.fence_pauses])
+
+
+def impatient(bench):
+    operator = bench.operator()
+    operator.__class__ = Impatient
+    return operator
+
+
+def test_a_state_store_that_stays_away_costs_nothing(bench):
+    """Nobody tells whether the try still counts: it commits nothing and can be tried again; all is kept, and the next try
+    commits without asking the model.
+    """
+    bench.write(TEXTS)
+    store = Away()
+    with pytest.raises(OutageError, match="could not be asked whether this try still counts; nothing is lost"):
+        impatient(bench).execute(context_of(task_state_store=store))
+    assert store.asked.count("commit") == 6
+    assert set(bench.paid_for(TEXTS)) == {1}
+    assert not bench.destination.exists()
+    assert not list(bench.state.glob("*/runs/*/manifest.json"))
+    kept = {path: path.read_bytes() for path in bench.state.glob("*/*/*/*/*") if path.is_file()}
+    kept |= {path: path.read_bytes() for path in bench.state.glob("*/journal/*")}
+    with pytest.raises(OutageError):
+        impatient(bench).execute(context_of(try_number=2, task_state_store=Away()))
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    requests = bench.server.requests
+    bench.run(context=context_of(try_number=3))
+    assert bench.server.requests == requests
     bench.check(TEXTS)
 
 
