@@ -221,7 +221,7 @@ def test_a_small_file_that_decodes_to_much_stays_small(bench):
     assert bench.table()["x"].chunk(0)[0].as_py() == "ab " * (cell // 3)
 
 
-@pytest.mark.parametrize(("rows", "cell"), [(230, 10_000_000), (27, 100_000_000)])
+@pytest.mark.parametrize(("rows", "cell"), [(230, 10_000_000), (22, 100_000_000)])
 def test_cells_of_more_than_two_gigabytes_are_carried_in_little_memory(bench, rows, cell):
     """Rows that one after another hold more than the 2 GiB that offsets of a string column can count: all are carried,
     in row groups that every reader can take, and few of them are in memory at a time.
@@ -242,9 +242,9 @@ def test_cells_of_more_than_two_gigabytes_are_carried_in_little_memory(bench, ro
     (path,) = bench.destination.iterdir()
     written = pq.ParquetFile(path)
     assert written.schema_arrow.field("x").type == pa.string()
-    texts = []
+    texts, expected = [], pa.py_buffer(long.encode())
     for i in range(written.num_row_groups):
         group = written.read_row_group(i, columns=["text", "x"])
         texts += group["text"].to_pylist()
-        assert all(one == pa.scalar(long) for chunk in group["x"].chunks for one in chunk)
+        assert all(one.as_buffer().equals(expected) for chunk in group["x"].chunks for one in chunk)
     assert texts == [f"t {i}" for i in range(rows)]
