@@ -8,10 +8,14 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from tests.names import Names
 
 _HOME = Path(tempfile.mkdtemp(prefix="airflow-provider-modelstudio-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -30,3 +34,11 @@ os.environ.update(
 
 settings.register_profile("everywhere", deadline=None)  # shared machines stall; the time limit of a test is pytest's
 settings.load_profile("everywhere")
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Which names lead where, on this machine."""
+    told = Names(socket.getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", told.look_up)
+    return told

@@ -18,6 +18,8 @@ PUBLICATION = f"{PACKAGE}/vault/publication.py"
 RECALL = f"{PACKAGE}/survey/recall.py"
 SURVEY = f"{PACKAGE}/survey/__init__.py"
 LOCAL = f"{PACKAGE}/storage/local.py"
+READING = f"{PACKAGE}/dataset/__init__.py"
+DISK = f"{PACKAGE}/disk.py"
 OBJECTS = f"{PACKAGE}/storage/object_storage.py"
 GOVERNOR_ROOM = f"{PACKAGE}/governor/__init__.py"
 TRANSPORT = f"{PACKAGE}/transport/__init__.py"
@@ -41,6 +43,9 @@ STORAGE = ("tests/inference/test_storage.py",)
 PUBLISHING = ("tests/chaos/test_publication.py",)
 STORES = ("tests/faults/test_stores.py",)
 REFUSALS = ("tests/faults/test_refusals.py",)
+LARGE = ("tests/inference/test_large_cells.py",)
+FENCE = ("tests/airflow/test_fence.py",)
+PROCESSES = ("tests/faults/test_processes.py",)
 PLACES = ("tests/faults/test_places.py",)
 DAMAGE = ("tests/faults/test_damage.py",)
 CANARIES = ("tests/security/test_canaries.py",)
@@ -97,8 +102,10 @@ MUTANTS = (
         'f"{number:08d}-"',
         LEASES,
     ),
-    Mutant("a newer try is not noticed", LEASE, "self._replaced = True", "pass", LEASES),
+    Mutant("a newer try is not noticed", LEASE, "self._replaced = True", "pass", (*LEASES, *PROCESSES)),
     Mutant("a lease that ran out is renewed", LEASE, "            self._passed = True", "            pass", LEASES),
+    Mutant("who woke up goes on to spend", SENDER, "        self._lease.check()\n", "", (*ENGINE, *LEASES, *PROCESSES)),
+    Mutant("who is replaced forgets what is in flight", ENGINE_ROOM, "            await sender.drain(stopped)\n            raise", "            if not isinstance(error, SupersededError):\n                await sender.drain(stopped)\n            raise", PROCESSES),
     Mutant("another task is thrown out", LEASE, 'return bool(claim["owner"] == self._owner)', "return True", LEASES),
     Mutant(
         "a run that waits hears nothing",
@@ -107,14 +114,18 @@ MUTANTS = (
         "await lease.acquire()",
         LEASES,
     ),
-    Mutant("Airflow is not asked before the commit", ENGINE_ROOM, "        await self._outwards(options.fence)\n", "", ENGINE),
+    Mutant("Airflow is not asked before the commit", ENGINE_ROOM, "        await _unless_stopped(self._ask_airflow(), stop)\n", "", ENGINE),
     Mutant(
         "Airflow's word is not understood",
         "airflow_provider_modelstudio/operators/state_store.py",
-        "if _status(error) in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE}:",
-        "if False:",
-        ("tests/airflow/test_fence.py",),
+        "        if status in _GIVEN_UP:",
+        "        if False:",
+        FENCE,
     ),
+    Mutant("whom nobody vouches for commits", "airflow_provider_modelstudio/operators/state_store.py", "        if status is None or status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:", "        if False:", (*FENCE, *REFUSALS)),
+    Mutant("a value that Airflow does not take keeps everybody from the commit", "airflow_provider_modelstudio/operators/state_store.py", "        if status is None or status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:", "        if True:", FENCE),
+    Mutant("Airflow is asked once, whatever it says", ENGINE_ROOM, "                if pause is None:\n                    raise\n", "                raise\n", (*ENGINE, *REFUSALS)),
+    Mutant("a stop is not heard while Airflow is asked", ENGINE_ROOM, "await _unless_stopped(self._ask_airflow(), stop)", "await self._ask_airflow()", ENGINE),
     Mutant("what one task was served counts for another", "airflow_provider_modelstudio/inference/vault/errands.py", 'if errand not in record["errands"] or', "if", OPERATORS),
     Mutant("a served run is believed unseen", ENGINE_ROOM, "    if manifest is None or not await vault.publication.shows(manifest):\n        return None", "    if manifest is None:\n        return None", OPERATORS),
     # What is durable.
@@ -179,7 +190,7 @@ MUTANTS = (
     Mutant("missing keys of a part end the run", RECALL, "        except ObjectMissingError:\n            self.missing", "        except ZeroDivisionError:\n            self.missing", ADOPTION),
     Mutant("a part with failed rows is taken over", VAULT, "if seal.digest and not seal.counts.failed", "if seal.digest", ADOPTION),
     # The disk and the stores.
-    Mutant("an object is not synced", LOCAL, "                self._disk.sync(descriptor)\n            finally:\n                self._disk.close(descriptor)\n        return temporary", "                pass\n            finally:\n                self._disk.close(descriptor)\n        return temporary", CUTS),
+    Mutant("an object is not synced", LOCAL, "                self._disk.write(descriptor, content)\n                self._disk.sync(descriptor)\n", "                self._disk.write(descriptor, content)\n", CUTS),
     Mutant("a part is not synced", LOCAL, "            self._sync(source)\n", "", CUTS),
     Mutant("a new name is not synced", LOCAL, "            self._disk.unlink(temporary)\n            self._sync(path.parent)", "            self._disk.unlink(temporary)", CUTS),
     Mutant("a folder is published before it is synced", LOCAL, "            self._sync(stage)\n", "", CUTS),
@@ -188,6 +199,16 @@ MUTANTS = (
     Mutant("keys may leave the state folder", LOCAL, 'if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):', "if False:", STORAGE),
     Mutant("a store that overwrites is believed", OBJECTS, "self._creates = await self._probe()", "self._creates = True", STORES),
     Mutant("what is there is not looked at", OBJECTS, '            if await self.read(key) != content:\n                raise ObjectExistsError(f"{key} exists already")\n            return\n', "            pass\n", STORES),
+    Mutant("a full disk is tried again and again", DISK, '            return StorageRefusedError(f"no space left in {place} for {path}, ', '            return StorageError(f"no space left in {place} for {path}, ', (*PLACES, *STORAGE)),
+    Mutant("a closed disk is tried again and again", DISK, "        case number if number in _CLOSED:\n", "        case number if number in ():\n", (*PLACES, *STORAGE)),
+    Mutant("what did not fit lies around", LOCAL, "                with contextlib.suppress(OSError):  # a full disk has no room for what nobody will read\n                    self._disk.unlink(temporary)\n", "", (*PLACES, *STORAGE)),
+    Mutant("a full disk of the worker is tried again and again", f"{PACKAGE}/engine/scratch.py", "if error.errno not in {errno.ENOSPC, errno.EDQUOT}:", "if True:", (*PLACES, "tests/inference/test_scratch.py")),
+    Mutant("a store that refuses access is asked again", OBJECTS, "    except PermissionError as error:\n        raise _refused(what)", "    except PermissionError as error:\n        raise UnansweredError(what)", STORES),
+    Mutant("large cells are decoded many at a time", READING, "            if 2 * fewer <= rows and at < group.num_rows:", "            if False:", LARGE),
+    Mutant("rows are decoded twice where cells turn out large", READING, "            if at <= given:  # before we began anew\n                continue\n", "", LARGE),
+    Mutant("a window is as large as what was decoded", READING, "while piece.num_rows > 1 and _weight(piece) > WINDOW_BYTES:", "while False:", LARGE),
+    Mutant("a dictionary counts for each row", READING, "    if not any(pa.types.is_dictionary(field.type) for field in batch.schema):", "    if True:", LARGE),
+    Mutant("many rows are decoded before one is", READING, "    if group.total_byte_size > PROBE_BYTES:", "    if False:", PROCESSES),
     Mutant("a listing comes from a cache", OBJECTS, "        self._fs.invalidate_cache()\n        try:", "        try:", STORES),
     # What readers see.
     Mutant("files of somebody else are overwritten", PUBLICATION, "        if strangers:", "        if False:", ENGINE),
@@ -308,6 +329,7 @@ MUTANTS = (
     Mutant("requests that wait are not cut to what was learned", SENDER, "for piece in waiting.fitting(most))", "for piece in [waiting])", ENGINE),
     Mutant("one large row makes all requests small", f"{PACKAGE}/decide/size.py", "return self.left == 0", "return True", ENGINE),
     Mutant("a limit is not looked for", f"{PACKAGE}/decide/size.py", "self.accepted + gap // 2 if", "self.refused - 1 if", SIZES),
+    Mutant("a dead address is kept for a while", NODE, "                ttl_dns_cache=0,\n", "", ("tests/transport/test_failures.py",)),
     Mutant("a redirect is followed", NODE, "allow_redirects=False", "allow_redirects=True", ANSWERS),
     Mutant("somebody else is taken for Elasticsearch", TRANSPORT, "        if not names_elasticsearch(answer.headers):", "        if False:", ANSWERS),
     Mutant("a row is quoted by a refusal", REFUSAL, "return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason", "return reason", CANARIES),

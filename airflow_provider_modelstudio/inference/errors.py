@@ -10,6 +10,7 @@
     │   ├── InputError              a source file is missing, damaged or of the wrong shape
     │   ├── DestinationError        the destination holds what must not be touched
     │   ├── EndpointError           refused: key, permission, endpoint, account
+    │   ├── StorageRefusedError     the store of the destination, or the worker's disk, has no room or refuses access
     │   ├── RowsRefusedError        more rows failed than the task allows
     │   └── BudgetError             a guard (cost, rows, requests) was reached
     └── TransientError          trying the task again goes on from what is durable
@@ -43,6 +44,7 @@ __all__ = [
     "RequestError",
     "RowsRefusedError",
     "StorageError",
+    "StorageRefusedError",
     "SupersededError",
     "TransientError",
 ]
@@ -123,6 +125,10 @@ class DestinationError(PermanentError):
 
 class EndpointError(PermanentError):
     """The service refuses us: key, permission, endpoint or account."""
+
+
+class StorageRefusedError(PermanentError):
+    """The store of the destination, or the worker's own disk, has no room or refuses access; what was paid is kept."""
 
 
 class RowsRefusedError(PermanentError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,13 +12,14 @@ from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.models import TaskInstance
 from airflow.sdk import DAG
+from airflow.sdk.api.client import ServerResponseError
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.utils.session import create_session
 from packaging.version import Version
 from sqlalchemy import select
 
-from airflow_provider_modelstudio.inference.errors import SupersededError
+from airflow_provider_modelstudio.inference.errors import OutageError, SupersededError
 from airflow_provider_modelstudio.operators.state_store import fence
 from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
@@ -77,20 +79,77 @@ def test_a_try_that_airflow_has_given_up_on_commits_nothing(
         assert pq.read_table(tmp_path / "out").num_rows == 30
 
 
-@pytest.mark.parametrize(("status", "counts"), [(404, False), (409, False), (410, False), (500, True), (401, True)])
-def test_what_a_task_process_hears_of_it(status, counts):
-    """The supervisor hands on what the API server said; only "this try is over" stops the commit, not an outage."""
-    told = ErrorResponse(
-        error=ErrorType.API_SERVER_ERROR, detail={"status_code": status, "message": "Server returned error"}
+OVER, UNKNOWN, COUNTS = SupersededError, OutageError, None
+WORDS = [
+    (404, OVER),
+    (409, OVER),
+    (410, OVER),
+    (400, COUNTS),
+    (401, COUNTS),
+    (403, COUNTS),
+    (413, COUNTS),
+    (422, COUNTS),
+    (408, UNKNOWN),
+    (429, UNKNOWN),
+    (500, UNKNOWN),
+    (502, UNKNOWN),
+    (503, UNKNOWN),
+]
+
+
+def heard(status):
+    """What a task process is told by its supervisor, which hands on what the API server said, or that it said nothing."""
+    return AirflowRuntimeError(
+        ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": status, "message": "no"})
     )
 
+
+def heard_in_one_process(status):
+    """What a Dag that is tested in one process is told, by Airflow's own client."""
+    response = httpx.Response(status, json={"detail": "no"}, request=httpx.Request("PUT", "http://in-process/"))
+    error = ServerResponseError.from_response(response)
+    assert error is not None
+    return error
+
+
+def ask(error):
     class Store:
         def set(self, key, value):
-            raise AirflowRuntimeError(told)
+            raise error
 
-    context = {"task_state_store": Store()}
-    if counts:
-        fence(context, "run")
-    else:
-        with pytest.raises(SupersededError, match="given up on this try"):
-            fence(context, "run")
+    fence({"task_state_store": Store()}, "run")
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "means"),
+    [
+        *((heard, status, means) for status, means in [*WORDS, (None, UNKNOWN)]),
+        *((heard_in_one_process, status, means) for status, means in WORDS),
+    ],
+)
+def test_what_airflow_says_of_a_try(caplog, told, status, means):
+    """Given up on: it leaves. An answer that only the state store gives: it goes on, with a warning. No answer: it is not
+    known whether the try still counts.
+    """
+    if means is COUNTS:
+        ask(told(status))
+        assert "does not keep its state" in caplog.text
+        return
+    words = "given up on this try" if means is OVER else "could not be asked whether this try still counts"
+    with pytest.raises(means, match=words):
+        ask(told(status))
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError("no"), httpx.ReadTimeout("no"), EOFError(), BrokenPipeError(), ConnectionResetError()]
+)
+def test_a_silent_airflow_vouches_for_nobody(error):
+    """An API server or a supervisor that is gone."""
+    with pytest.raises(OutageError, match="nothing is lost, and the next try commits without paying again"):
+        ask(error)
+
+
+def test_a_setting_that_makes_no_sense_keeps_nobody_from_the_commit(caplog):
+    """Airflow's own refusal of its settings would be the same in every try."""
+    ask(ValueError("[state_store] default_retention_days must be >= 0, got -1"))
+    assert "could not be asked" in caplog.text

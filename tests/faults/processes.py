@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from tests.faults.bench import ENDPOINTS, context_of
@@ -38,15 +40,24 @@ class Outcome:
     seconds: float
 
 
+class Watchful(EmbedOperator):
+    """Renews its lease twenty times as often as it need, so that a test need not wait for half a minute."""
+
+    def _options(self, context):
+        return replace(super()._options(context), lease_seconds=1.5)
+
+
 class Task:
     """A task that runs in a process."""
 
-    def __init__(self, bench, parameters, context):
+    def __init__(self, bench, parameters, context, operator_class=EmbedOperator, run=None):
         self._report = bench.folder / f"outcome-{time.monotonic_ns()}.json"
         environment = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW")}
         self._began = time.monotonic()
         self._process = _context.Process(
-            target=_run, args=(EmbedOperator, parameters, context, environment, str(self._report)), daemon=True
+            target=run or _run,
+            args=(operator_class, parameters, context, environment, str(self._report)),
+            daemon=True,
         )
         self._process.start()
 
@@ -78,7 +89,36 @@ class Task:
         )
 
 
-def start_task(bench, context=None, **parameters):
+class SupervisedTask(Task):
+    """A task in a child of its process, which is to it what Airflow's supervisor is."""
+
+    def __init__(self, bench, parameters, context, operator_class=EmbedOperator):
+        super().__init__(bench, parameters, context, operator_class, run=_supervise)
+
+    def orphan(self):
+        """Kill the supervisor alone."""
+        self.signal(signal.SIGKILL)
+        self._process.join(_PATIENCE)
+        assert self._process.exitcode == -signal.SIGKILL
+
+    def when(self, happened):
+        """See :class:`Task`; the task itself may be an orphan."""
+        until = time.monotonic() + _PATIENCE
+        while not happened():
+            assert not self._report.exists(), self._report.read_text()
+            assert time.monotonic() < until
+            time.sleep(0.002)
+
+    def outcome(self):
+        """Wait for the end of the task itself."""
+        until = time.monotonic() + _PATIENCE
+        while not self._report.exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return super().outcome()
+
+
+def start_task(bench, context=None, *, kind=Task, operator_class=EmbedOperator, **parameters):
     """An EmbedOperator from the source to the destination, in a process."""
     given = {
         "inference_id": ENDPOINTS[EmbedOperator],
@@ -87,7 +127,7 @@ def start_task(bench, context=None, **parameters):
         "modelstudio_conn_id": bench.conn_id,
         **parameters,
     }
-    return Task(bench, given, context or {})
+    return kind(bench, given, context or {}, operator_class)
 
 
 def _run(operator_class, parameters, context, environment, report):
@@ -104,8 +144,34 @@ def _run(operator_class, parameters, context, environment, report):
     except BaseException as error:  # noqa: BLE001  # told to the test
         told |= {"kind": type(error).__name__, "message": str(error)}
     told["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    with open(report, "w", encoding="utf-8") as file:  # noqa: PTH123  # the name came as text
-        json.dump(told, file)
+    unfinished = Path(f"{report}.new")
+    unfinished.write_text(json.dumps(told), "utf-8")
+    unfinished.rename(report)
+
+
+class _Store:
+    """Airflow's store of a task's state, as a task process has it: a line to its supervisor."""
+
+    def __init__(self, line):
+        self._line = line
+
+    def set(self, key, value):
+        self._line.sendall(b"set\n")
+        if not self._line.recv(16):
+            raise ConnectionError("the supervisor is gone")
+
+
+def _supervise(operator_class, parameters, context, environment, report):
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        try:
+            ours.close()
+            _run(operator_class, parameters, {**context, "task_state_store": _Store(theirs)}, environment, report)
+        finally:
+            os._exit(0)
+    theirs.close()
+    while ours.recv(16):
+        ours.sendall(b"done\n")
 
 
 def _too_late(number, frame):

@@ -13,6 +13,7 @@ SHAPES = "tests/faults/test_shapes.py::"
 TEXTS = "tests/faults/test_texts.py::"
 PLACES = "tests/faults/test_places.py::"
 PROCESSES = "tests/faults/test_processes.py::"
+FENCE = "tests/airflow/test_fence.py::"
 ENGINE = "tests/inference/test_engine.py::"
 STORES = "tests/faults/test_stores.py::"
 STORAGE = "tests/inference/test_storage.py::"
@@ -239,7 +240,13 @@ FAULTS = (
         (
             REFUSALS + "test_nobody_home_can_be_tried_again",
             REFUSALS + "test_a_dead_address_of_a_name_is_passed_over",
+            REFUSALS + "test_a_service_that_moves_while_the_task_runs_is_found",
             FAILURES + "test_name_that_does_not_exist",
+            FAILURES + "test_a_name_is_looked_up_anew_for_each_connection",
+            FAILURES + "test_who_moves_is_found_at_the_next_connection",
+            FAILURES + "test_connections_that_are_opened_at_one_time_share_a_look",
+            FAILURES + "test_a_dead_address_among_several_is_passed_over",
+            "tests/hooks/test_modelstudio.py::test_a_name_is_looked_up_anew_for_each_connection",
         ),
     ),
     Fault(
@@ -254,10 +261,18 @@ FAULTS = (
         26,
         "disks that are full, closed or read-only",
         (
-            PLACES + "test_a_quota_that_is_reached_costs_nothing_twice",
+            PLACES + "test_a_limit_on_files_that_is_reached_costs_nothing_twice",
             PLACES + "test_a_full_disk_costs_nothing_twice",
             PLACES + "test_a_disk_that_turns_read_only_keeps_what_was_paid",
+            PLACES + "test_a_disk_that_is_full_from_the_start_costs_nothing",
+            PLACES + "test_a_scratch_folder_that_is_full_costs_nothing",
             PLACES + "test_a_place_where_nothing_may_be_written_fails_before_any_call",
+            PLACES + "test_a_folder_without_permission_fails_before_any_call",
+            STORAGE + "TestRefusal::test_every_call_that_a_disk_refuses_is_told",
+            STORAGE + "TestRefusal::test_what_may_not_be_read_is_told",
+            STORES + "test_a_permission_that_is_missing_is_named",
+            "tests/inference/test_scratch.py::test_no_space_is_told_with_what_to_do",
+            "tests/inference/test_scratch.py::test_a_folder_that_cannot_be_made_is_told",
         ),
     ),
     Fault(
@@ -304,6 +319,8 @@ FAULTS = (
         (
             PROCESSES + "test_the_same_task_twice_pays_once",
             PROCESSES + "test_a_frozen_task_finds_that_it_was_replaced",
+            PROCESSES + "test_a_task_that_was_frozen_for_long_sends_nothing_more",
+            PROCESSES + "test_an_orphan_leaves_to_the_next_try",
             NO_HISTORY,
         ),
     ),
@@ -356,6 +373,9 @@ FAULTS = (
         "cells and row groups that are huge",
         (
             PROCESSES + "test_a_small_file_that_decodes_to_much_stays_small",
+            PROCESSES + "test_cells_of_more_than_two_gigabytes_are_carried_in_little_memory",
+            "tests/inference/test_large_cells.py::test_cells_that_turn_out_large_are_decoded_few_at_a_time",
+            "tests/inference/test_large_cells.py::test_a_large_dictionary_makes_no_small_windows",
             TEXTS + "test_a_huge_cell_is_carried_along_and_not_sent",
         ),
     ),
@@ -441,7 +461,19 @@ FAULTS = (
             ENGINE + "test_a_destination_that_was_removed_is_published_again",
         ),
     ),
-    Fault(50, "an API server that is away", (REFUSALS + "test_a_state_store_that_is_away_stops_no_work",)),
+    Fault(
+        50,
+        "an API server that is away",
+        (
+            REFUSALS + "test_a_state_store_that_is_away_stops_no_work",
+            REFUSALS + "test_a_state_store_that_stays_away_costs_nothing",
+            ENGINE + "test_an_airflow_that_does_not_answer_is_asked_for_half_a_minute",
+            ENGINE + "test_a_stop_is_heard_while_airflow_does_not_answer",
+            FENCE + "test_what_airflow_says_of_a_try",
+            FENCE + "test_a_silent_airflow_vouches_for_nobody",
+            FENCE + "test_a_setting_that_makes_no_sense_keeps_nobody_from_the_commit",
+        ),
+    ),
     Fault(51, "a damaged journal", (ENGINE + "test_a_damaged_segment_is_asked_again_never_guessed",)),
     Fault(
         52,

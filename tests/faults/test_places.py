@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import resource
 import subprocess
 
@@ -12,6 +14,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.inference.errors import InputChangedError, StorageError
+from airflow_provider_modelstudio.inference.vault.journal import decode_segment
 from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.faults import Delay, Match, Refuse, Rule
 from tests.faults.bench import context_of
@@ -229,28 +232,50 @@ def test_a_dataset_that_exists_is_brought_up_to_date(bench):
     assert set(bench.paid().values()) == {1}
 
 
+def journal(state):
+    """Segments of the journal and what is in them."""
+    return {path.name: path.read_bytes() for path in state.glob("*/journal/*.seg")}
+
+
+def check_nothing_half(destination, before):
+    """Nothing is shown, nothing half-written lies around, and the journal has what it had, to the byte, at least."""
+    state = destination.parent / f"_{destination.name}.inference"
+    assert not destination.exists()
+    left = [path for path in state.rglob("*") if path.is_file() and ".tmp-" in str(path.relative_to(state))]
+    assert left == []
+    after = journal(state)
+    assert before.items() <= after.items()
+    assert all(decode_segment(content) is not None for content in after.values())
+    for record in state.rglob("*.json"):
+        json.loads(record.read_bytes())
+
+
 def test_a_place_where_nothing_may_be_written_fails_before_any_call(bench):
-    """A file system that refuses, even to root: the message says where, and nothing is asked."""
+    """A file system that refuses, even to root: the message says where, nothing is asked, and Airflow stops trying."""
     bench.write(TEXTS)
-    with pytest.raises(StorageError, match=r"/sys/kernel/_out\.inference cannot be written"):
+    words = r"/sys/kernel/_out\.inference cannot be written: .* \(in the state folder\); give the worker's user write access"
+    with pytest.raises(AirflowFailException, match=words):
         bench.run(destination="/sys/kernel/out")
     assert bench.server.requests == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_fails_before_any_call(bench):
-    """The message says what to give, and the task can be tried again."""
+@pytest.mark.parametrize(("mode", "access"), [(0o555, "write"), (0o000, "read")])
+def test_a_folder_without_permission_fails_before_any_call(bench, mode, access):
+    """The message says what to give, and the task, cleared, goes through."""
     bench.write(TEXTS)
     closed = bench.folder / "closed"
-    closed.mkdir(mode=0o555)
-    with pytest.raises(StorageError, match="give the worker's user write access"):
+    closed.mkdir(mode=mode)
+    with pytest.raises(AirflowFailException, match=f"give the worker's user {access} access"):
         bench.run(destination=str(closed / "out"))
     assert bench.server.requests == 0
+    closed.chmod(0o755)
+    bench.run(destination=str(closed / "out"))
 
 
 @contextlib.contextmanager
 def longest_file(size):
-    """Files may not grow beyond so many bytes, as under a quota."""
+    """Files may not grow beyond so many bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -259,13 +284,18 @@ def longest_file(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_quota_that_is_reached_costs_nothing_twice(bench):
-    """When the dataset does not fit, nothing half is visible, and with more room the next try asks nothing."""
+def test_a_limit_on_files_that_is_reached_costs_nothing_twice(bench):
+    """When the dataset does not fit, the task stops, nothing half is visible, and with more room nothing is asked."""
     texts = [f"{i} " + os.urandom(3000).hex() for i in range(200)]
     bench.write(texts)
-    with longest_file(300_000), pytest.raises(StorageError, match="File too large"):
+    words = r"cannot be written: File too large \(in the state folder\).*\d [MG]iB free.*ulimit -f|ulimit -f.*\d [MG]iB free"
+    with longest_file(300_000), pytest.raises(AirflowFailException, match=words):
         bench.run()
-    assert not bench.destination.exists()
+    check_nothing_half(bench.destination, {})
+    before = journal(bench.state)
+    with longest_file(300_000), pytest.raises(AirflowFailException, match="ulimit -f"):
+        bench.run()
+    check_nothing_half(bench.destination, before)
     bench.run()
     bench.check(texts)
     assert set(bench.paid().values()) == {1}
@@ -285,43 +315,91 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_nothing_twice(bench, small_disk):
-    """No space left: the message says so, nothing half is visible, and with space the next try goes on."""
+@pytest.fixture
+def unfinished(bench, small_disk):
+    """A run onto the small disk that somebody else's mistake has stopped half-way, with answers in its journal."""
     texts = [f"{i} " + os.urandom(3000).hex() for i in range(400)]
     bench.write(texts)
-    destination = small_disk / "out"
+    bench.destination, bench.state = small_disk / "out", small_disk / "_out.inference"
+    bench.server.play([Rule(act=Refuse(error="404"), match=Match(nth=tuple(range(12, 100))))])
+    with pytest.raises(AirflowFailException, match="no such inference endpoint"):
+        bench.run()
+    bench.server.play([])
+    assert journal(bench.state)
+    return texts
+
+
+def test_a_full_disk_costs_nothing_twice(bench, small_disk, unfinished):
+    """No space left: the task stops and says how much is free, what was paid stays to the byte, and with space a task
+    that is cleared goes on from there.
+    """
     ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(1_000_000))
-    first = start_task(bench, destination=str(destination)).outcome()
-    assert first.kind == "StorageError"
-    assert "o space left" in first.message
-    assert not destination.exists()
+    ballast.write_bytes(bytes(1_700_000))
+    before = journal(bench.state)
+    outcome = start_task(bench, concurrency=4).outcome()
+    assert outcome.kind == "AirflowFailException"
+    told = rf"no space left in the state folder for {small_disk}/_out\.inference/\S+, \d\.\d MiB free; make room there"
+    assert re.search(told, outcome.message)
+    assert not any(text in outcome.message for text in unfinished)
+    check_nothing_half(bench.destination, before)
     ballast.unlink()
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
-    bench.run(destination=str(destination))
-    bench.destination = destination
-    bench.check(texts)
-    assert set(bench.paid().values()) == {1}
+    bench.run()
+    bench.check(unfinished)
+    assert sum(bench.paid().values()) - len(unfinished) <= 4 * 10
+
+
+def test_a_disk_that_is_full_from_the_start_costs_nothing(bench, small_disk, unfinished):
+    """Not a byte is free: nothing is asked, and the journal is as it was."""
+    before, paid = journal(bench.state), len(bench.server.bill)
+    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(4096))
+    with pytest.raises(AirflowFailException, match=r"no space left in the state folder for \S+, 0\.0 MiB free"):
+        bench.run()
+    assert len(bench.server.bill) == paid
+    check_nothing_half(bench.destination, before)
+    assert journal(bench.state) == before
+
+
+def test_a_scratch_folder_that_is_full_costs_nothing(bench, small_disk, monkeypatch):
+    """The disk of the worker is another one than that of the dataset: it is named, nothing is asked, and with space the
+    task goes through.
+    """
+    bench.write(TEXTS * 400)
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(2_000_000))
+    words = rf"no space left in the worker's scratch folder {small_disk}, \d\.\d MiB free.*TMPDIR"
+    with pytest.raises(AirflowFailException, match=words):
+        bench.run()
+    assert bench.server.bill == []
+    check_nothing_half(bench.destination, {})
+    ballast.unlink()
+    bench.run()
+    bench.check(TEXTS * 400)
+    assert list(small_disk.iterdir()) == []
 
 
 def test_a_disk_that_turns_read_only_keeps_what_was_paid(bench, small_disk):
-    """In the middle of a run: the task can be tried again, and what was durable is not asked twice."""
+    """In the middle of a run: the task stops, and once it is cleared, what was durable is not asked twice."""
     bench.write(TEXTS)
     bench.server.play([Rule(act=Delay(seconds=0.02))])
-    destination = str(small_disk / "out")
+    bench.destination, bench.state = small_disk / "out", small_disk / "_out.inference"
 
     def freeze():
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
 
-    first = start_task(bench, destination=destination, batch_size=1)
+    first = start_task(bench, batch_size=1, concurrency=4)
     first.when(lambda: bench.server.requests >= 10)
     freeze()
+    before = journal(bench.state)
     outcome = first.outcome()
-    assert outcome.kind == "StorageError"
-    assert "Read-only file system" in outcome.message
+    assert outcome.kind == "AirflowFailException"
+    assert "Read-only file system (in the state folder); give the worker's user write access" in outcome.message
+    assert journal(bench.state) == before
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    bench.run(destination=destination, batch_size=1)
-    bench.destination = small_disk / "out"
+    bench.run(batch_size=1)
     bench.check(TEXTS)
-    assert sum(bench.paid_for(TEXTS)) - len(TEXTS) <= 64
+    assert sum(bench.paid_for(TEXTS)) - len(TEXTS) <= 4
     assert pq.read_metadata(next(bench.destination.iterdir())).num_rows == 40

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from airflow_provider_modelstudio.sandbox.faults import Delay, Rule
-from tests.faults.processes import start_task
+from airflow_provider_modelstudio.inference.vault.journal import decode_segment
+from airflow_provider_modelstudio.sandbox.faults import Delay, Match, Rule
+from tests.faults.bench import Bench
+from tests.faults.processes import SupervisedTask, Watchful, start_task
 
 TEXTS = [f"text number {i}" for i in range(300)]
 
 
 @pytest.fixture
-def slow(bench):
-    """A server that takes 50 ms, and 300 rows."""
+def slow(tmp_path, start, monkeypatch):
+    """A server that takes 50 ms after the model was paid, and 300 rows."""
+    bench = Bench(tmp_path, start(latency=0.05), monkeypatch)
     bench.write(TEXTS)
-    bench.server.play([Rule(act=Delay(seconds=0.05))])
     return bench
 
 
@@ -94,18 +98,111 @@ def test_the_same_task_twice_pays_once(slow):
     assert all(outcome.summary["embedded"] == 300 for outcome in outcomes if outcome.summary)
 
 
-def test_a_frozen_task_finds_that_it_was_replaced(slow):
-    """SIGSTOP, a second try, SIGCONT: the first one leaves without a call, and the dataset is whole."""
-    first = start_task(slow, batch_size=2, concurrency=4)
+def epochs(bench):
+    return len(list(bench.state.glob("epoch/*")))
+
+
+def lease(bench, epoch):
+    """What an attempt has last said of its lease; empty when it has none."""
+    try:
+        return json.loads((bench.state / "lease" / f"{epoch:08d}").read_bytes())
+    except FileNotFoundError:
+        return {}
+
+
+def journalled(bench, epoch):
+    """Rows whose answers an attempt has made durable."""
+    segments = [decode_segment(path.read_bytes()) for path in bench.state.glob(f"*/journal/e{epoch:08d}-*.seg")]
+    return sum(len(segment.keys) for segment in segments)
+
+
+def manifests(bench):
+    return list(bench.state.glob("*/runs/*/manifest.json"))
+
+
+def check_that_the_first_leaves(bench, first, second, at_most):
+    """The first sees the newer epoch at its next beat, stops to spend, keeps what it was answered and leaves; until then
+    the second asks nothing. Whoever is asked then is asked by the second, which makes the one dataset.
+
+    :param at_most: requests that the first may begin while it looks.
+    """
+    first.when(lambda: epochs(bench) == 2)
+    beat = lease(bench, 1)["beat"]
+    second.when(lambda: lease(bench, 1)["beat"] > beat)
+    sent = bench.server.requests
+    assert sent < len(TEXTS) // 2 - 10  # it is in the middle
+    second.when(lambda: lease(bench, 1)["state"] == "released")
+    assert bench.server.requests - sent <= at_most
+    paid = sum(one.count for one in bench.server.bill)
+    assert journalled(bench, 1) == paid
+    outcomes = [task.outcome() for task in (first, second)]
+    assert [outcome.kind for outcome in outcomes] == ["SupersededError", ""]
+    assert "another attempt of this run has taken over" in outcomes[0].message
+    bench.check(TEXTS)
+    assert len(manifests(bench)) == 1
+    assert set(bench.paid_for(TEXTS)) == {1}
+
+
+@pytest.fixture
+def slower(tmp_path, start, monkeypatch):
+    """A server that takes 100 ms after the model was paid, so that a task is in its middle for seconds, and sometimes
+    longer before, so that requests do not end together and some are always in flight.
+    """
+    bench = Bench(tmp_path, start(latency=0.1), monkeypatch)
+    bench.server.play([Rule(act=Delay(seconds=0.04), match=Match(every=3))])
+    bench.write(TEXTS)
+    return bench
+
+
+def test_a_frozen_task_finds_that_it_was_replaced(slower):
+    """SIGSTOP, a second try, SIGCONT while the lease is good: the first one leaves, and no row is paid twice."""
+    first = start_task(slower, operator_class=Watchful, batch_size=2, concurrency=4)
+    first.when(lambda: slower.server.requests >= 10)
+    first.signal(signal.SIGSTOP)
+    second = start_task(slower, {"try_number": 2}, operator_class=Watchful, batch_size=2, concurrency=4)
+    second.when(lambda: epochs(slower) == 2)
+    first.signal(signal.SIGCONT)
+    check_that_the_first_leaves(slower, first, second, at_most=4)
+
+
+@pytest.mark.parametrize("when", ["while the second works", "when the second is done"])
+def test_a_task_that_was_frozen_for_long_sends_nothing_more(slow, when):
+    """The lease has run out, the second try went on: whenever the first wakes, it sends nothing but what it had taken in
+    hand, and changes nothing.
+    """
+    first = start_task(slow, operator_class=Watchful, batch_size=2, concurrency=4)
     first.when(lambda: slow.server.requests >= 10)
     first.signal(signal.SIGSTOP)
-    second = start_task(slow, batch_size=2, concurrency=4)
-    first.when(lambda: len(list(slow.state.glob("epoch/*"))) == 2)
+    second = start_task(slow, {"try_number": 2}, operator_class=Watchful, batch_size=2, concurrency=4)
+    second.when(lambda: journalled(slow, 2) >= 20)
+    outcomes = {}
+    if when == "when the second is done":
+        outcomes["second"] = second.outcome()
+        sent, manifest = slow.server.requests, manifests(slow)[0].read_bytes()
     first.signal(signal.SIGCONT)
-    outcomes = [task.outcome() for task in (first, second)]
-    assert outcomes[1].kind == ""
+    outcomes["first"] = first.outcome()
+    outcomes.setdefault("second", second.outcome())
+    assert outcomes["first"].kind == "SupersededError"
+    assert outcomes["second"].kind == ""
+    if when == "when the second is done":
+        assert slow.server.requests - sent <= 4
+        assert manifests(slow)[0].read_bytes() == manifest
     slow.check(TEXTS)
-    assert sum(slow.paid_for(TEXTS)) - len(TEXTS) <= 8
+    assert len(manifests(slow)) == 1
+    assert sum(slow.paid_for(TEXTS)) - len(TEXTS) <= 4 * 2
+    assert slow.server.requests <= len(TEXTS) // 2 + 4
+
+
+def test_an_orphan_leaves_to_the_next_try(slower):
+    """The supervisor is killed and the task goes on: the next try waits until it has left, and no row is paid twice."""
+    first = start_task(slower, kind=SupervisedTask, operator_class=Watchful, batch_size=2, concurrency=4)
+    first.when(lambda: slower.server.requests >= 10)
+    first.orphan()
+    alone = slower.server.requests
+    first.when(lambda: slower.server.requests >= alone + 10)
+    second = start_task(slower, {"try_number": 2}, operator_class=Watchful, batch_size=2, concurrency=4)
+    second.when(lambda: epochs(slower) == 2)
+    check_that_the_first_leaves(slower, first, second, at_most=4)
 
 
 def test_a_small_file_that_decodes_to_much_stays_small(bench):
@@ -122,3 +219,32 @@ def test_a_small_file_that_decodes_to_much_stays_small(bench):
     print(f"peak {outcome.peak_bytes / 1e6:.0f} MB, {before.peak_bytes / 1e6:.0f} MB without the cells")
     assert outcome.peak_bytes - before.peak_bytes < 512 << 20
     assert bench.table()["x"].chunk(0)[0].as_py() == "ab " * (cell // 3)
+
+
+@pytest.mark.parametrize(("rows", "cell"), [(230, 10_000_000), (22, 100_000_000)])
+def test_cells_of_more_than_two_gigabytes_are_carried_in_little_memory(bench, rows, cell):
+    """Rows that one after another hold more than the 2 GiB that offsets of a string column can count: all are carried,
+    in row groups that every reader can take, and few of them are in memory at a time.
+    """
+    many = rows * cell
+    assert many > 2**31
+    long = "ab " * (cell // 3)
+    cells = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([long]))
+    bench.write(pa.table({"text": [f"t {i}" for i in range(rows)], "x": cells}), compression="zstd", store_schema=False)
+    assert pq.ParquetFile(bench.source).metadata.num_row_groups == 1
+    before = start_task(bench, dry_run=True).outcome()
+    outcome = start_task(bench, concurrency=4).outcome()
+    assert outcome.kind == "", outcome.message
+    print(f"peak {outcome.peak_bytes / 1e6:.0f} MB, {before.peak_bytes / 1e6:.0f} MB without the cells")
+    assert (
+        outcome.peak_bytes - before.peak_bytes < (512 << 20) + 18 * cell
+    )  # whatever the rows: Parquet copies a cell often
+    (path,) = bench.destination.iterdir()
+    written = pq.ParquetFile(path)
+    assert written.schema_arrow.field("x").type == pa.string()
+    texts, expected = [], pa.py_buffer(long.encode())
+    for i in range(written.num_row_groups):
+        group = written.read_row_group(i, columns=["text", "x"])
+        texts += group["text"].to_pylist()
+        assert all(one.as_buffer().equals(expected) for chunk in group["x"].chunks for one in chunk)
+    assert texts == [f"t {i}" for i in range(rows)]

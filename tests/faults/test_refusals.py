@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -278,25 +281,38 @@ def test_nobody_home_can_be_tried_again(bench):
             bench.run()
 
 
-def test_a_dead_address_of_a_name_is_passed_over(bench, monkeypatch):
-    """A name with two addresses, one of which nobody answers at, is reached at the other, and looked up anew."""
-    asked = []
-    real = socket.getaddrinfo
-
-    def look_up(host, port, *args, **options):
-        if host != "two.example":
-            return real(host, port, *args, **options)
-        asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.77", "127.0.0.1")]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+@pytest.mark.parametrize("order", [["127.0.0.77", "127.0.0.1"], ["127.0.0.1", "127.0.0.77"]])
+def test_a_dead_address_of_a_name_is_passed_over(bench, names, order):
+    """A name with two addresses, one of which nobody answers at, is reached at the other: no request is lost on it."""
+    names.answers["two.example"] = [order]
     bench.write(TEXTS)
-    port = bench.server.port
-    bench.connect(f"http://two.example:{port}", extra={"allow_http": True})
-    bench.run()
+    bench.connect(f"http://two.example:{bench.server.port}", extra={"allow_http": True})
+    summary = bench.run()
     bench.check(TEXTS)
-    bench.run(if_exists="overwrite")
-    assert len(asked) >= 2
+    assert summary["warnings"] == {}
+    assert set(bench.paid_for(TEXTS)) == {1}
+
+
+def test_a_service_that_moves_while_the_task_runs_is_found(tmp_path, start, names, monkeypatch):
+    """The host dies, the name is a dead address for a while and then another host's: the run goes on there by itself."""
+    old = start(host="127.0.0.5", latency=0.02)
+    new = start(host="127.0.0.6", port=old.port)
+    bench = Bench(tmp_path, old, monkeypatch)
+    bench.connect(f"http://moving.example:{old.port}", extra={"allow_http": True})
+    names.answers["moving.example"] = [[old.host]]
+    bench.write(TEXTS)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(bench.run, batch_size=1, concurrency=4)
+        while old.requests < 10 and not running.done():
+            time.sleep(0.002)
+        names.answers["moving.example"] = [["127.0.0.77"], [], [new.host]]
+        old.stop()
+        running.result(timeout=60)
+    bench.check(TEXTS)
+    paid = [one for server in (old, new) for answered in server.bill for one in answered.inputs]
+    assert new.bill
+    assert len(paid) - len(TEXTS) <= 4
+    assert names.answers["moving.example"] == [[new.host]]
 
 
 @pytest.mark.parametrize("status", [200, 503])
@@ -312,18 +328,65 @@ def test_a_login_page_at_the_start_is_told_apart(bench, status):
     assert bench.server.bill == []
 
 
+class Away:
+    """Airflow's state store while its API server does not answer; whoever asks before the commit may find it back."""
+
+    def __init__(self, back_at=math.inf):
+        self.asked = []
+        self._back_at = back_at
+
+    def set(self, key, value):
+        self.asked.append(key)
+        if key == "progress" or self.asked.count("commit") < self._back_at:
+            raise ConnectionError("the API server is away")
+
+
 def test_a_state_store_that_is_away_stops_no_work(bench):
-    """The API server may vanish: progress is then not shown, and everything else goes on."""
-
-    class Away:
-        def get(self, key):
-            raise ConnectionError("the API server is away")
-
-        def set(self, key, value):
-            raise ConnectionError("the API server is away")
-
+    """The API server may vanish: progress is then not shown, and everything else goes on to the commit, before which it is
+    asked until it is back.
+    """
     bench.write(TEXTS)
-    bench.run(context=context_of(task_state_store=Away()))
+    store = Away(back_at=3)
+    bench.run(context=context_of(task_state_store=store))
+    bench.check(TEXTS)
+    assert "progress" in store.asked
+    assert store.asked.count("commit") == 3
+
+
+class Impatient(EmbedOperator):
+    """Takes half a minute for half a second."""
+
+    def _options(self, context):
+        options = super()._options(context)
+        return replace(options, fence_pauses=[pause / 60 for pause in options.fence_pauses])
+
+
+def impatient(bench):
+    operator = bench.operator()
+    operator.__class__ = Impatient
+    return operator
+
+
+def test_a_state_store_that_stays_away_costs_nothing(bench):
+    """Nobody tells whether the try still counts: it commits nothing and can be tried again; all is kept, and the next try
+    commits without asking the model.
+    """
+    bench.write(TEXTS)
+    store = Away()
+    with pytest.raises(OutageError, match="could not be asked whether this try still counts; nothing is lost"):
+        impatient(bench).execute(context_of(task_state_store=store))
+    assert store.asked.count("commit") == 6
+    assert set(bench.paid_for(TEXTS)) == {1}
+    assert not bench.destination.exists()
+    assert not list(bench.state.glob("*/runs/*/manifest.json"))
+    kept = {path: path.read_bytes() for path in bench.state.glob("*/*/*/*/*") if path.is_file()}
+    kept |= {path: path.read_bytes() for path in bench.state.glob("*/journal/*")}
+    with pytest.raises(OutageError):
+        impatient(bench).execute(context_of(try_number=2, task_state_store=Away()))
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    requests = bench.server.requests
+    bench.run(context=context_of(try_number=3))
+    assert bench.server.requests == requests
     bench.check(TEXTS)
 
 

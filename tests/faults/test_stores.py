@@ -7,7 +7,7 @@ import errno
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.errors import StorageError, StorageRefusedError
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError
 from airflow_provider_modelstudio.inference.storage.object_storage import ObjectStorage
 from tests.inference.virtual_time import run_in_virtual_time
@@ -152,5 +152,5 @@ def test_a_permission_that_is_missing_is_named(method, ask):
     store = Store()
     store.pipe_file("/bucket/_out.inference/seen/1", b"x")
     setattr(store, method, refuse)
-    with pytest.raises(StorageError, match="needs get, put, list and delete"):
+    with pytest.raises(StorageRefusedError, match="needs get, put, list and delete"):
         run_in_virtual_time(ask(storage_over(store)))

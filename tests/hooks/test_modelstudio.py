@@ -200,6 +200,18 @@ def test_name_that_resolves_to_a_forbidden_address(hook_to, monkeypatch):
     assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
 
 
+def test_a_name_is_looked_up_anew_for_each_connection(serve, hook_to, names):
+    """The client, too, asks again where a name leads after the address that it had was dead, and passes over a dead one."""
+    server = serve(by_path(get=reply(200, {"endpoints": [ENDPOINT]})))
+    hook = hook_to(f"http://es.example:{server.port}", extra={"allow_http": True})
+    names.answers["es.example"] = [["127.0.0.77"]]
+    with pytest.raises(RequestError) as caught:
+        hook.list_endpoints()
+    assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
+    names.answers["es.example"] = [["127.0.0.77", "127.0.0.1"]]
+    assert hook.list_endpoints() == [ENDPOINT]
+
+
 @pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "127.0.0.1", "10.1.2.3"])
 def test_the_connected_socket_is_asked_where_it_leads(address):
     """A name that resolved to one address when it was looked at and to another when it was connected gets no byte."""

@@ -627,6 +627,55 @@ def test_a_superseded_try_does_not_commit(place):
     place.check(TEXTS)
 
 
+@pytest.mark.parametrize("outages", [1, 5, 6, 1000])
+def test_an_airflow_that_does_not_answer_is_asked_for_half_a_minute(place, outages):
+    """Whether a try still counts is worth waiting for, and a run that nobody vouches for commits nothing; the answers stay,
+    to the byte, and the next try commits without asking.
+    """
+    place.write(TEXTS)
+    asked = []
+
+    def fence():
+        asked.append(asyncio.get_running_loop().time())
+        if len(asked) <= outages:
+            raise OutageError("nobody there")
+
+    if outages <= 5:
+        place.run(fence=fence)
+        assert len(asked) == outages + 1
+        place.check(TEXTS)
+        return
+    with pytest.raises(OutageError, match="nobody there"):
+        place.run(fence=fence)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert pauses == pytest.approx([1, 2, 4, 8, 15], abs=0.1)
+    assert not place.destination.exists()
+    assert list(place.state.glob("*/runs/*/manifest.json")) == []
+    seals = {path: path.read_bytes() for path in place.state.glob("*/runs/*/seals/*")}
+    assert seals
+    service = Scripted()
+    place.run(service)
+    assert service.requests == 0
+    place.check(TEXTS)
+
+
+def test_a_stop_is_heard_while_airflow_does_not_answer(place):
+    """Half a minute is long: who is told to stop meanwhile stops, and nothing is committed."""
+    place.write(TEXTS)
+    stop = StopSignal()
+
+    def fence():
+        stop.request()
+        raise OutageError("nobody there")
+
+    with pytest.raises(InterruptedRunError):
+        place.run(stop=stop, fence=fence)
+    assert list(place.state.glob("*/runs/*/manifest.json")) == []
+    service = Scripted()
+    place.run(service)
+    assert service.requests == 0
+
+
 def test_fail_on_row_error_holds_for_retries_and_for_unusable_answers(place):
     """A row whose reason is on record, and a row with a value that is no number, fail the task as well."""
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from airflow_provider_modelstudio.inference.engine.scratch import scratch_folder
-from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.errors import StorageRefusedError
 
 KILLED = """
 import os, signal
@@ -63,8 +63,30 @@ def test_a_trap_is_not_waited_for(root):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_no_space_is_told_with_what_to_do(root, number):
     """The folder is named, and TMPDIR."""
-    with pytest.raises(StorageError, match=f"no space left in {root}.*TMPDIR"), scratch_folder():
+    with (
+        pytest.raises(
+            StorageRefusedError,
+            match=rf"no space left in the worker's scratch folder {root}, [\d.]+ [MG]iB free.*TMPDIR",
+        ),
+        scratch_folder(),
+    ):
         raise OSError(number, "Error writing bytes to file")
+
+
+def test_a_folder_that_cannot_be_made_is_told(monkeypatch):
+    """A place that takes no folder is named."""
+    monkeypatch.setattr("tempfile.tempdir", "/sys/kernel")
+    told = r"/sys/kernel cannot be written: .* \(in the worker's scratch folder\); give the worker's user write access"
+    with pytest.raises(StorageRefusedError, match=told), scratch_folder():
+        pass
+
+
+def test_no_place_for_temporary_files_is_told(monkeypatch):
+    """Where Python finds none at all, the message says how to name one."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/sys/kernel"])
+    with pytest.raises(StorageRefusedError, match="set TMPDIR"), scratch_folder():
+        pass
 
 
 def test_other_trouble_is_not_ours():

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError
+from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError, StorageRefusedError
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError, ObjectMissingError
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.storage.object_storage import ObjectStorage
+from airflow_provider_modelstudio.inference.storage.posix import Posix
 from tests.inference import stores
 
 
@@ -209,3 +213,107 @@ class TestLocal:
         (tmp_path / "state" / "k").symlink_to(tmp_path / "secret")
         with pytest.raises(StorageError):
             _run(storage.read("k"))
+
+
+class Refusing(Posix):
+    """A disk that refuses one kind of call from some time on."""
+
+    def __init__(self, call, number):
+        self.broken = False
+        self._call, self._number = call, number
+
+    def __getattribute__(self, name):
+        if name.startswith("_") or name == "broken" or not self.broken or name != self._call:
+            return super().__getattribute__(name)
+
+        def refuse(*args):
+            raise OSError(self._number, os.strerror(self._number))
+
+        return refuse
+
+
+CHANGES = {
+    "create": lambda storage, folder: storage.create("new/k", b"content"),
+    "replace": lambda storage, folder: storage.replace("old", b"content"),
+    "create_from": lambda storage, folder: storage.create_from("parts/k", folder / "part"),
+    "copy": lambda storage, folder: storage.copy("old", "new/k"),
+    "delete": lambda storage, folder: storage.delete("old"),
+    "publish": lambda storage, folder: storage.publish({"one": "old"}),
+}
+CALLS = {
+    "create": ("make_folder", "create", "write", "sync", "link"),
+    "replace": ("create", "write", "sync", "rename"),
+    "create_from": ("make_folder", "sync", "link"),
+    "copy": ("make_folder", "sync", "link"),
+    "delete": ("unlink", "sync"),
+    "publish": ("make_folder", "link", "sync", "rename"),
+}
+WORDS = {
+    errno.ENOSPC: r"no space left in {place} for \S+, [\d.]+ [MG]iB free; make room there",
+    errno.EDQUOT: r"no space left in {place} for \S+: the quota of .* is used up.*\([\d.]+ [MG]iB free\)",
+    errno.EROFS: r"cannot be written: .* \(in {place}\); give the worker's user write access",
+    errno.EACCES: r"cannot be written: .* \(in {place}\); give the worker's user write access",
+    errno.EPERM: r"cannot be written: .* \(in {place}\); give the worker's user write access",
+}
+
+
+class TestRefusal:
+    """What a local disk refuses: nothing is half there, and whoever is told knows where, how much is free, and what to do."""
+
+    @pytest.mark.parametrize("number", [*WORDS, errno.EIO])
+    @pytest.mark.parametrize(("change", "call"), [(change, call) for change, calls in CALLS.items() for call in calls])
+    def test_every_call_that_a_disk_refuses_is_told(self, tmp_path, change, call, number):
+        """Whichever call of whichever change it is; only what may pass by itself is worth another try."""
+        disk = Refusing(call, number)
+        storage = LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False, disk=disk)
+        _run(storage.create("old", b"old"))
+        (tmp_path / "part").write_bytes(b"part")
+        disk.broken = True
+        place = "the destination" if change == "publish" else "the state folder"
+        words = WORDS.get(number, r"cannot be written: .* \(in {place}\)").format(place=place)
+        kind = StorageError if number == errno.EIO else StorageRefusedError
+        with pytest.raises((StorageError, StorageRefusedError), match=words) as told:
+            _run(CHANGES[change](storage, tmp_path))
+        assert told.type is kind
+        assert "what was answered is kept" in str(told.value)
+        assert _run(storage.published()) is None
+        if change in {"create", "replace"}:
+            assert list(tmp_path.rglob(".tmp-*")) == []
+        if change not in {"delete", "replace"}:
+            assert _run(storage.read("old")) == b"old"
+        whole = {"new": {b"content", b"old"}, "parts": {b"part"}}
+        for folder, contents in whole.items():
+            for key in _run(storage.list_keys(folder)):
+                assert _run(storage.read(key)) in contents
+        disk.broken = False
+        (tmp_path / "part").write_bytes(b"part")
+        _run(CHANGES[change](storage, tmp_path))
+
+    @pytest.mark.parametrize("ask", ["read", "open", "modified", "list_keys", "published"])
+    def test_what_may_not_be_read_is_told(self, tmp_path, closed, ask):
+        """A folder that the worker's user may not look into is somebody's to open."""
+        storage = LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False)
+        asked = {"list_keys": ("folder",), "published": ()}.get(ask, ("folder/k",))
+        place = "the destination" if ask == "published" else "the state folder"
+        words = rf"cannot be read: Permission denied \(in {place}\); give the worker's user read access"
+        with closed(tmp_path), pytest.raises(StorageRefusedError, match=words):
+            _run(getattr(storage, ask)(*asked))
+
+
+@pytest.fixture
+def closed():
+    """Closes a folder to this process, which is nobody's for the time where it is root's."""
+
+    @contextlib.contextmanager
+    def close(folder):
+        mode, user = folder.stat().st_mode, os.geteuid()
+        folder.chmod(0)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+            folder.chmod(mode)
+
+    return close

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import time
@@ -16,6 +17,8 @@ from airflow_provider_modelstudio.inference.errors import Fault, RequestError
 from tests.transport.loopback import CBOR, Received, error, reply, saying
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from airflow_provider_modelstudio.inference.tasks import Answer
     from airflow_provider_modelstudio.inference.transport import ElasticTransport
 
@@ -259,6 +262,97 @@ def test_name_that_does_not_exist(failing):
     """A name without an address is a failed connection, not a crash."""
     failed = failing(saying(b""), url="https://es.invalid")
     assert (failed.fault, failed.maybe_billed) == (Fault.CONNECTION, False)
+
+
+ANSWER = reply(200, {"text_embedding": [{"embedding": [0.5]}]})
+DEAD, LIVE = "127.0.0.77", "127.0.0.1"
+
+
+@pytest.mark.parametrize("first", [[DEAD], []], ids=["dead address", "no address"])
+def test_a_name_is_looked_up_anew_for_each_connection(serve, talk, names, first):
+    """A name that led nowhere a moment ago is asked for again, and the address that it has now is taken."""
+    server = serve(saying(ANSWER))
+    names.answers["es.example"] = [first, [LIVE]]
+
+    async def twice(transport: ElasticTransport) -> RequestError:
+        with pytest.raises(RequestError) as caught:
+            await infer(transport)
+        await infer(transport)
+        return caught.value
+
+    failed = talk(server, twice, allow_http=True, url=f"http://es.example:{server.port}", connect_timeout=1.0)
+    assert (failed.fault, failed.maybe_billed) == (Fault.CONNECTION, False)
+    assert names.looked == ["es.example"] * 2
+    assert len(server.posts) == 1
+
+
+def test_who_moves_is_found_at_the_next_connection(serve, talk, names):
+    """The first server goes away, the name leads to another one: no new connection seeks it where it was."""
+    closing = reply(200, {"text_embedding": [{"embedding": [0.5]}]}, connection="close")
+
+    async def handler(received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(closing)
+        await writer.drain()
+        writer.close()
+
+    server = serve(handler)
+    names.answers["es.example"] = [[LIVE], [LIVE], [DEAD], [LIVE]]
+
+    async def four_times(transport: ElasticTransport) -> list[bool]:
+        return [not isinstance(one, Exception) for one in [await quietly(infer(transport)) for _ in range(4)]]
+
+    async def quietly(asking: Awaitable[Answer]) -> object:
+        return (await asyncio.gather(asking, return_exceptions=True))[0]
+
+    came = talk(server, four_times, allow_http=True, url=f"http://es.example:{server.port}", connect_timeout=1.0)
+    assert came == [True, True, False, True]
+    assert len(names.looked) == 4
+
+
+def test_connections_that_are_opened_at_one_time_share_a_look(serve, talk, names):
+    """A slow name server is not asked by every one of many requests; a connection that stays open asks it no more."""
+    server = serve(saying(ANSWER))
+    names.answers["es.example"] = [[LIVE]]
+
+    async def many(transport: ElasticTransport) -> None:
+        await asyncio.gather(*(infer(transport) for _ in range(20)))
+        await infer(transport)
+
+    talk(server, many, allow_http=True, url=f"http://es.example:{server.port}")
+    assert len(server.posts) == 21
+    assert len(names.looked) == 1
+
+
+@pytest.fixture
+def silent():
+    """Makes an address that takes no connection and refuses none, as a host does that lost its power."""
+    with contextlib.ExitStack() as until_end:
+
+        def make(port: int) -> None:
+            listener = until_end.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((DEAD, port))
+            listener.listen(0)
+            for _ in range(3):  # its queue is full from now on
+                caller = until_end.enter_context(socket.socket())
+                caller.setblocking(False)
+                caller.connect_ex((DEAD, port))
+
+        yield make
+
+
+@pytest.mark.parametrize("how", ["refuses", "is silent"])
+@pytest.mark.parametrize("order", [[DEAD, LIVE], [LIVE, DEAD]], ids=["dead one first", "dead one last"])
+def test_a_dead_address_among_several_is_passed_over(serve, talk, names, silent, order, how):
+    """One of the hosts behind a name is dead: the other one answers, in far less than a connection may take."""
+    server = serve(saying(ANSWER))
+    if how == "is silent":
+        silent(server.port)
+    names.answers["es.example"] = [order]
+    began = time.monotonic()
+    talk(server, infer, allow_http=True, url=f"http://es.example:{server.port}", connect_timeout=20.0)
+    assert time.monotonic() - began < 5
+    assert len(server.posts) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ READ_ROWS = range(32, 256)
 """Rows decoded at a time: a small damaged or hostile file must not become gigabytes in one step."""
 READ_BYTES = 32 * 1024 * 1024
 """What they may decode to, if each cell is as large as its row group: so it is where a dictionary has one entry."""
+PROBE_BYTES = 8 * 1024 * 1024
+"""Of a row group beyond which one row is decoded before many are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,7 @@ class Source:
                 with reading(
                     file.path, f", row group {index}: cannot be read ({{}}); the file is damaged or not Parquet"
                 ):
-                    rows = _read_rows(parquet.metadata.row_group(index))
-                    # Arrow's threads cost more than they save for so few rows.
-                    for batch in parquet.iter_batches(
-                        batch_size=rows, row_groups=[index], columns=present, use_threads=False
-                    ):
+                    for batch in _decoded(parquet, index, present):
                         yield at, batch
                         at += batch.num_rows
                     if at != start + file.row_groups[index]:
@@ -148,11 +147,13 @@ class _WindowCutter:
             while low < high:
                 if not self._rows:
                     self._first = low
-                take = min(high - low, WINDOW_ROWS - self._rows)
-                piece = batch.slice(low - at, take)
+                piece = batch.slice(low - at, min(high - low, WINDOW_ROWS - self._rows))
+                while piece.num_rows > 1 and _weight(piece) > WINDOW_BYTES:
+                    piece = piece.slice(0, piece.num_rows // 2)
+                take = piece.num_rows
                 self._held.append(piece)
                 self._rows += take
-                self._bytes += piece.nbytes
+                self._bytes += _weight(piece)
                 low += take
                 if self._rows >= WINDOW_ROWS or self._bytes >= WINDOW_BYTES:
                     yield from self.rest()
@@ -171,6 +172,46 @@ def _overlap(ranges: Sequence[tuple[int, int]], first: int, rows: int) -> bool:
     """Whether one of the ranges, which ascend, has one of the rows."""
     at = bisect_right(ranges, first, key=itemgetter(1))
     return at < len(ranges) and ranges[at][0] < first + rows
+
+
+def _decoded(parquet: pq.ParquetFile, index: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a row group, fewer at a time where cells turn out to be large: a cell may have 100 MB."""
+    group = parquet.metadata.row_group(index)
+    rows = _read_rows(group)
+    # Arrow's threads cost more than they save for so few rows.
+    decode = partial(parquet.iter_batches, row_groups=[index], columns=columns, use_threads=False)
+    if group.total_byte_size > PROBE_BYTES:
+        rows = _fitting(rows, next(decode(batch_size=1), None))
+    given = 0
+    while True:
+        at = 0
+        for batch in decode(batch_size=rows):
+            at += batch.num_rows
+            if at <= given:  # before we began anew
+                continue
+            yield batch.slice(given - (at - batch.num_rows))
+            given = at
+            fewer = _fitting(rows, batch)
+            if 2 * fewer <= rows and at < group.num_rows:  # halved at least, so that we begin anew a few times at most
+                rows = fewer
+                break
+        else:
+            return
+
+
+def _fitting(rows: int, batch: pa.RecordBatch | None) -> int:
+    """At most so many rows, fewer if rows like these would be too much."""
+    if batch is None or not batch.num_rows:
+        return rows
+    return max(1, min(rows, READ_BYTES * int(batch.num_rows) // max(_weight(batch), 1)))
+
+
+def _weight(batch: pa.RecordBatch) -> int:
+    """Bytes that rows have of their own: a dictionary is there once, however many they are."""
+    if not any(pa.types.is_dictionary(field.type) for field in batch.schema):
+        return int(batch.nbytes)
+    own = (column.indices if isinstance(column, pa.DictionaryArray) else column for column in batch.columns)
+    return sum(int(column.nbytes) for column in own)
 
 
 def _read_rows(group: pq.RowGroupMetaData) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from airflow_provider_modelstudio.inference.disk import SCRATCH_FOLDER, refusal
 from airflow_provider_modelstudio.inference.errors import StorageError
 
 from . import WINDOW_BYTES, WINDOW_ROWS
@@ -30,9 +31,12 @@ class PartWriter:
     Parquet has no integer below 32 bits: whole vectors are numbers of a dictionary, 8 bits each.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, answers: Sequence[str]) -> None:
-        """:param answers: columns that hold answers; lists in them do not compress and need no statistics."""
+    def __init__(self, path: Path, schema: pa.Schema, answers: Sequence[str], *, place: str = SCRATCH_FOLDER) -> None:
+        """:param answers: columns that hold answers; lists in them do not compress and need no statistics.
+        :param place: which kind of place ``path`` is in, for people.
+        """
         self.path = path
+        self._place = place
         self.rows = 0
         self._held: list[pa.RecordBatch] = []
         self._alone = threading.Lock()
@@ -93,10 +97,7 @@ class PartWriter:
         try:
             yield
         except OSError as error:
-            raise StorageError(
-                f"{self.path} cannot be written: {error.strerror or first_line(error)}; "
-                "what was answered is kept, and the next try goes on from there"
-            ) from error
+            raise refusal(error, self._place, self.path) from error
 
 
 class _HashingFile:

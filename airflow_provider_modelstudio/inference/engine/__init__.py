@@ -22,6 +22,7 @@ from airflow_provider_modelstudio.inference.budget import Budget, Estimate, Spen
 from airflow_provider_modelstudio.inference.errors import (
     BudgetError,
     InterruptedRunError,
+    OutageError,
     RowsRefusedError,
     SupersededError,
 )
@@ -296,7 +297,7 @@ class _Run:
         await self._together(sender, [asyncio.create_task(job) for job in jobs], stop)
         await self._outwards(self._report, self._progress(sender))
         await asyncio.to_thread(self._source.check_unchanged)
-        await self._outwards(options.fence)
+        await _unless_stopped(self._ask_airflow(), stop)
         lease.check()
         segments = await vault.journal.segments()
         manifest = await vault.commit(
@@ -305,6 +306,19 @@ class _Run:
         await vault.journal.drop([segment for segment in segments if segment not in known.foreign], lease)
         await lease.forget_earlier()
         return manifest
+
+    async def _ask_airflow(self) -> None:
+        """Return when this try still counts. Commits are rare and outages short: it is worth half a minute to know."""
+        for pause in (*self._options.fence_pauses, None):
+            try:
+                await self._outwards(self._options.fence)
+            except OutageError as error:
+                if pause is None:
+                    raise
+                log.info("%s; asking again in %s s", error, pause)
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def _together(self, sender: Sender, jobs: list[asyncio.Task[None]], stop: StopSignal) -> None:
         """Return when all jobs are done, raise as soon as one fails or the run is asked to stop."""

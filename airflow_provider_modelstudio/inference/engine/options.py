@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable  # noqa: TC003  # dataclasses read their annotations
+from collections.abc import Callable, Sequence  # noqa: TC003  # dataclasses read their annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,7 +49,10 @@ class Options:
     wider: WiderRecord | None = None
     """Answers in a form that holds more than the task writes; they count, too."""
     fence: Callable[[], None] = _no_fence
-    """Called once before the commit; raises :class:`~..errors.SupersededError` when Airflow has given up on this try."""
+    """Called before the commit; raises :class:`~..errors.SupersededError` when Airflow has given up on this try, and
+    :class:`~..errors.OutageError` when Airflow does not answer: then it is called a few times more."""
+    fence_pauses: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 15.0)
+    """Seconds before that is called again."""
     owner: str = ""
     """Who runs this, for example Dag, run and task; a retry of the same owner gets the same summary."""
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])

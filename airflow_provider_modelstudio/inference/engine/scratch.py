@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.disk import SCRATCH_FOLDER, refusal, room
+from airflow_provider_modelstudio.inference.errors import StorageRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,13 +27,17 @@ _LOCK = "in-use"
 def scratch_folder() -> Iterator[Path]:
     """A folder of this try. What tries that were killed have left is removed first.
 
-    Raises :class:`~..errors.StorageError` where it has no space.
+    Raises :class:`~..errors.StorageRefusedError` where none can be made, or it has no space.
     """
-    root = Path(tempfile.gettempdir())
+    root = _root()
     _sweep(root)
     try:
         # After a stop a thread may still be reading for this folder.
-        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root, ignore_cleanup_errors=True) as name:
+        made = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise refusal(error, SCRATCH_FOLDER, root) from error
+    try:
+        with made as name:
             folder = Path(name)
             with (folder / "new").open("wb") as lock:
                 with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept either
@@ -42,9 +47,20 @@ def scratch_folder() -> Iterator[Path]:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        raise StorageError(
-            f"no space left in {root}, where a run keeps the keys of its rows, parts on their way to a store, and rows that "
-            "wait for the first answer; make room there, or set TMPDIR to a folder that has some"
+        raise StorageRefusedError(
+            f"no space left in {SCRATCH_FOLDER} {root}, {room(root)}: a run keeps the keys of its rows there, parts on their "
+            "way to a store, and rows that wait for the first answer; make room there, or set TMPDIR to a folder that has "
+            "some; what was answered is kept, and the task, cleared, goes on from there"
+        ) from error
+
+
+def _root() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise StorageRefusedError(
+            f"{SCRATCH_FOLDER} cannot be written: none of the usual places for temporary files takes one; "
+            "set TMPDIR to a folder in which the worker's user may write"
         ) from error
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from airflow_provider_modelstudio.inference.dataset.parts import PartWriter
-from airflow_provider_modelstudio.inference.errors import RowsRefusedError, StorageError
+from airflow_provider_modelstudio.inference.disk import SCRATCH_FOLDER, STATE_FOLDER, refusal
+from airflow_provider_modelstudio.inference.errors import RowsRefusedError
 from airflow_provider_modelstudio.inference.survey.recall import KEY
 from airflow_provider_modelstudio.inference.tasks import FinishesRows
 from airflow_provider_modelstudio.inference.tasks.oddities import oddities
@@ -100,10 +101,10 @@ class Writer:
 
     async def _write(self, part: Part) -> tuple[PartWriter, PartWriter | None, Path, Counts]:
         counts, at = Counts(), part.first_row
-        scratch = await self._vault.storage.scratch(self._folder)
+        scratch, place = await self._scratch()
         keys = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.keys"
         self._keys.add(keys)
-        with _told(keys):
+        with _told(keys, place):
             await asyncio.to_thread(keys.touch, 0o640)
         while True:
             window = await self._windows.oldest() if part.rows else self._nothing(part)
@@ -111,7 +112,7 @@ class Writer:
             if part.rows:
                 self._windows.written(window)
             counts.add(window.counts)
-            with _told(keys), keys.open("ab") as file:
+            with _told(keys, place), keys.open("ab") as file:
                 file.write(window.keys[kept].tobytes())
             self._check_errors()
             at += window.rows
@@ -139,11 +140,16 @@ class Writer:
         return self._open, kept
 
     async def _create(self, part: Part, schema: pa.Schema) -> PartWriter:
-        scratch = await self._vault.storage.scratch(self._folder)
+        scratch, place = await self._scratch()
         path = scratch / f"{part.index:05d}-{uuid.uuid4().hex}.parquet"
-        writer = PartWriter(path, schema, self._windows.schema.names)
+        writer = PartWriter(path, schema, self._windows.schema.names, place=place)
         self._unsealed.append(writer)
         return writer
+
+    async def _scratch(self) -> tuple[Path, str]:
+        """Where parts are built, and which kind of place that is."""
+        folder = await self._vault.storage.scratch(self._folder)
+        return folder, SCRATCH_FOLDER if folder == self._folder else STATE_FOLDER
 
     async def _put(self, writer: PartWriter, batch: pa.RecordBatch) -> None:
         if batch.num_rows:
@@ -181,10 +187,8 @@ class Writer:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, place: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror}; what was answered is kept, and the next try goes on from there"
-        ) from error
+        raise refusal(error, place, path) from error

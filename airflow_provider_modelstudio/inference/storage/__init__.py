@@ -35,7 +35,9 @@ class ObjectMissingError(StorageError):
 
 
 class Storage(Protocol):
-    """What the commit protocol needs of a store. All calls may raise :class:`~..errors.StorageError`."""
+    """What the commit protocol needs of a store. All calls may raise :class:`~..errors.StorageError`, and
+    :class:`~..errors.StorageRefusedError` where only somebody else can help.
+    """
 
     async def create(self, key: str, *content: Piece) -> None:
         """Store a new object, made of pieces; :class:`ObjectExistsError` when another one is there.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from airflow_provider_modelstudio.inference.disk import DESTINATION, STATE_FOLDER, refusal, unreadable
 from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError
 
 from . import ObjectExistsError, ObjectMissingError
@@ -95,6 +96,8 @@ class LocalStorage:
             return (await asyncio.to_thread(path.stat)).st_mtime
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{path} is missing") from error
+        except OSError as error:
+            raise unreadable(error, self._place(path), path) from error
 
     async def published(self) -> dict[str, int] | None:
         return await asyncio.to_thread(self._published)
@@ -111,29 +114,35 @@ class LocalStorage:
     def _make_folder(self, folder: Path) -> None:
         if folder in self._made:
             return
-        if folder.is_relative_to(self._root):
-            if folder != self._root:
-                self._make_folder(folder.parent)
-            if folder.is_symlink():
+        ours = folder.is_relative_to(self._root)
+        if ours and folder != self._root:
+            self._make_folder(folder.parent)
+        with self._told(folder):
+            if ours and folder.is_symlink():
                 raise StorageError(f"{folder} is a symbolic link, and state is not written through one; remove it")
-        is_new = not folder.is_dir()
+            is_new = not folder.is_dir()
         if is_new:
             if folder.parent != folder:
                 self._make_folder(folder.parent)
-            with _explained(folder), contextlib.suppress(FileExistsError):
+            with self._told(folder), contextlib.suppress(FileExistsError):
                 self._disk.make_folder(folder, 0o750)
-        if is_new or folder.is_relative_to(self._root):  # whoever made it may have died before it was durable
-            self._sync(folder.parent)
+        if is_new or ours:  # whoever made it may have died before it was durable
+            with self._told(folder):
+                self._sync(folder.parent)
         self._made.add(folder)
 
     def _write_temporary(self, folder: Path, content: Sequence[Piece]) -> Path:
         self._make_folder(folder)
         temporary = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
-        with _explained(temporary):
+        with self._told(temporary):
             descriptor = self._disk.create(temporary)
             try:
                 self._disk.write(descriptor, content)
                 self._disk.sync(descriptor)
+            except OSError:
+                with contextlib.suppress(OSError):  # a full disk has no room for what nobody will read
+                    self._disk.unlink(temporary)
+                raise
             finally:
                 self._disk.close(descriptor)
         return temporary
@@ -158,13 +167,16 @@ class LocalStorage:
 
     def _create(self, key: str, content: Sequence[Piece]) -> None:
         path = self._path(key)
-        if not self._link(self._write_temporary(path.parent, content), path) and self._read(key) != b"".join(content):
+        temporary = self._write_temporary(path.parent, content)
+        with self._told(path):
+            made = self._link(temporary, path)
+        if not made and self._read(key) != b"".join(content):
             raise ObjectExistsError(f"{path} exists already")
 
     def _create_from(self, key: str, source: Path) -> None:
         path = self._path(key)
         self._make_folder(path.parent)
-        with _explained(path):
+        with self._told(path):
             self._sync(source)
             size = source.stat().st_size
             try:
@@ -179,34 +191,43 @@ class LocalStorage:
     def _copy(self, source: str, key: str) -> None:
         path = self._path(key)
         self._make_folder(path.parent)
-        with _explained(path), contextlib.suppress(FileExistsError):
+        with self._told(path):
             try:
                 self._disk.link(self._path(source), path)
+            except FileExistsError:
+                pass
             except FileNotFoundError as error:
                 raise ObjectMissingError(f"{self._path(source)} is missing") from error
-        self._sync(path.parent)
+            self._sync(path.parent)
 
     def _replace(self, key: str, content: bytes) -> None:
         path = self._path(key)
         temporary = self._write_temporary(path.parent, [content])
-        with _explained(path):
-            self._disk.rename(temporary, path)
-        self._sync(path.parent)
+        with self._told(path):
+            try:
+                self._disk.rename(temporary, path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._disk.unlink(temporary)
+                raise
+            self._sync(path.parent)
 
     def _delete(self, keys: Sequence[str]) -> None:
         folders = set()
         for path in map(self._path, keys):
-            with _explained(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with self._told(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self._disk.unlink(path)
                 folders.add(path.parent)
         for folder in folders:
-            self._sync(folder)
+            with self._told(folder):
+                self._sync(folder)
 
     def _clear(self, prefix: str) -> None:
         self._delete(self._list_keys(prefix))
         folder = self._path(prefix)
         if folder.is_dir():  # somebody who was killed may have removed objects without saying so to the disk
-            self._sync(folder)
+            with self._told(folder):
+                self._sync(folder)
 
     def _read(self, key: str) -> bytes:
         path = self._path(key)
@@ -217,16 +238,18 @@ class LocalStorage:
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{path} is missing") from error
         except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+            raise unreadable(error, self._place(path), path) from error
 
     def _open(self, key: str) -> pa.NativeFile:
         path = self._path(key)
-        if path.is_symlink():
-            raise StorageError(f"{path} is a symbolic link, and none is followed here; remove it")
         try:
+            if path.is_symlink():
+                raise StorageError(f"{path} is a symbolic link, and none is followed here; remove it")
             return pa.OSFile(str(path))
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{path} is missing") from error
+        except OSError as error:
+            raise unreadable(error, self._place(path), path) from error
 
     def _list_keys(self, prefix: str) -> list[str]:
         folder = self._path(prefix)
@@ -234,12 +257,14 @@ class LocalStorage:
             names = [path.name for path in folder.iterdir()]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise unreadable(error, self._place(folder), folder) from error
         return [f"{prefix}/{name}" for name in sorted(names) if not name.startswith(_TEMPORARY)]
 
     def _published(self) -> dict[str, int] | None:
-        if self._destination.is_symlink():  # it cannot be swapped for a folder in one step
-            raise DestinationError(f"the destination {self._destination} is a symbolic link; name what it leads to")
         try:
+            if self._destination.is_symlink():  # it cannot be swapped for a folder in one step
+                raise DestinationError(f"the destination {self._destination} is a symbolic link; name what it leads to")
             if self._single_file:
                 return {self._destination.name: self._destination.stat().st_size}
             with os.scandir(self._destination) as entries:
@@ -250,11 +275,13 @@ class LocalStorage:
             raise DestinationError(
                 f"the destination {self._destination} is a file; name a folder, or a file that ends in .parquet"
             ) from error
+        except OSError as error:
+            raise unreadable(error, DESTINATION, self._destination) from error
 
     def _publish(self, files: Mapping[str, str]) -> None:
         parent = self._destination.parent
         stage = self._root / f"{_TEMPORARY}{uuid.uuid4().hex}"
-        with _explained(self._destination):
+        with self._told(self._destination):
             if self._single_file:
                 ((_, key),) = files.items()
                 self._disk.link(self._path(key), stage)
@@ -275,20 +302,13 @@ class LocalStorage:
                 self._disk.rename(stage, self._destination)
                 self._sync(parent)
 
+    def _place(self, path: Path) -> str:
+        return STATE_FOLDER if path.is_relative_to(self._root) else DESTINATION
 
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say what a disk refused in words that help."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            free = os.statvfs(path.parent if path.parent.exists() else "/").f_bavail
-            raise StorageError(
-                f"no space left for {path} ({free} blocks free); free some and run the task again"
-            ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise StorageError(
-                f"{path} cannot be written: {error.strerror}; give the worker's user write access"
-            ) from error
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+    @contextlib.contextmanager
+    def _told(self, path: Path) -> Iterator[None]:
+        """Say what the disk refused in words that help."""
+        try:
+            yield
+        except OSError as error:
+            raise refusal(error, self._place(path), path) from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.errors import StorageError, StorageRefusedError
 
 from . import PUBLISHED, ObjectExistsError, ObjectMissingError
 
@@ -270,6 +270,13 @@ async def again(attempt: Callable[[], Awaitable[Any]]) -> Any:
     return await attempt()
 
 
+def _refused(what: str) -> StorageRefusedError:
+    return StorageRefusedError(
+        f"{what}: the store refuses access; the connection needs get, put, list and delete; "
+        "what was answered is kept, and the task, cleared, goes on from there"
+    )
+
+
 def _translated(what: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     try:
         return call(*args, **options)
@@ -278,16 +285,12 @@ def _translated(what: str, call: Callable[..., Any], args: tuple[Any, ...], opti
     except FileExistsError as error:
         raise ObjectExistsError(f"{what} exists already") from error
     except PermissionError as error:
-        raise StorageError(
-            f"{what}: the store refuses access; the connection needs get, put, list and delete"
-        ) from error
+        raise _refused(what) from error
     except OSError as error:
         if "FileAlreadyExists" in str(error):  # how ossfs tells it
             raise ObjectExistsError(f"{what} exists already") from error
         if error.errno in _REFUSED:
-            raise StorageError(
-                f"{what}: the store refuses access; the connection needs get, put, list and delete"
-            ) from error
+            raise _refused(what) from error
         if _is_unknown(error):
             raise _UnknownOrderError(f"{what}: the store does not know what it was told to do") from None
         # Without its words: they may hold an address that is signed, and Airflow logs all that is chained.

@@ -114,6 +114,9 @@ class ElasticNode(AiohttpHttpNode):
                 limit=0,
                 limit_per_host=self._connections_per_node,
                 resolver=_GuardedResolver(),
+                # Each connection looks its name up anew: who has moved must not be sought where he was.
+                # With 0, unlike with no cache at all, connections that are opened at one time share one look.
+                ttl_dns_cache=0,
                 ssl=self._ssl_context or False,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),

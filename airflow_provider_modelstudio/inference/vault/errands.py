@@ -10,7 +10,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.errors import StorageError, StorageRefusedError
 from airflow_provider_modelstudio.inference.plan import Plan
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ class Errands:
         }
         try:
             await self._storage.replace(_KEY, json.dumps(record, indent=1).encode())
-        except StorageError as error:
+        except (StorageError, StorageRefusedError) as error:
             log.warning("%s; a cleared task will look at its endpoint again, for free", error)
 
     async def _read(self) -> dict[str, Any]:
         try:
             record = json.loads(await self._storage.read(_KEY))
-        except (StorageError, ValueError):
+        except (StorageError, StorageRefusedError, ValueError):
             return {}
         return record if isinstance(record, dict) else {}

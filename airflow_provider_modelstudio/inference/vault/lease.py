@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_modelstudio.inference.errors import StorageError, SupersededError
+from airflow_provider_modelstudio.inference.errors import StorageError, StorageRefusedError, SupersededError
 from airflow_provider_modelstudio.inference.storage import ObjectMissingError
 
 if TYPE_CHECKING:
@@ -157,13 +157,14 @@ class Lease:
         """Renew the lease until cancelled, or until another attempt has taken over and waits for it to run out."""
         while not (self._replaced or self._passed):
             await asyncio.sleep(self._ttl / 3)
-            with contextlib.suppress(StorageError):  # the next beat tries again; check() knows when it is too late
+            # The next beat tries again; check() knows when it is too late.
+            with contextlib.suppress(StorageError, StorageRefusedError):
                 await self._renew()
 
     async def release(self) -> None:
         """Let the next attempt start at once."""
         if self.epoch:
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(StorageError, StorageRefusedError):
                 await self._write("released")
 
     async def _claim(self) -> None:

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING
 
 from airflow_provider_modelstudio.inference.budget import Spent
-from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.errors import StorageError, StorageRefusedError
 
 from .records import restored
 
@@ -57,7 +57,8 @@ class Meter:
         async with self._writing:
             if self._allowed.requests:
                 self._allowed = Spent()
-                with contextlib.suppress(StorageError):  # what is there is enough, and never too little
+                # What is there is enough, and never too little.
+                with contextlib.suppress(StorageError, StorageRefusedError):
                     await self._write(spent)
 
     async def _write(self, spent: Spent) -> None:
