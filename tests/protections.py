@@ -30,6 +30,7 @@ DATASET = "airflow_provider_modelstudio/operators/dataset.py"
 MULTI_MODAL_OPERATOR = "airflow_provider_modelstudio/operators/multi_modal_embedding.py"
 FIELDS = "airflow_provider_modelstudio/hooks/fields.py"
 PROVISIONS = "airflow_provider_modelstudio/operators/provisioning.py"
+LOCATIONS = "airflow_provider_modelstudio/operators/locations.py"
 ROTATION = "airflow_provider_modelstudio/operators/rotation.py"
 
 HISTORIES = ("tests/simulation/test_histories.py",)
@@ -47,6 +48,7 @@ PLACES = ("tests/faults/test_places.py",)
 DAMAGE = ("tests/faults/test_damage.py",)
 CANARIES = ("tests/security/test_canaries.py",)
 PROVISION_CANARIES = ("tests/security/test_provisioning_canaries.py",)
+STORE_CANARIES = ("tests/security/test_store_canaries.py",)
 GOVERNOR = ("tests/governor/test_governor.py",)
 OPERATORS = ("tests/operators/test_inference.py",)
 LIMITS = ("tests/operators/test_limits.py",)
@@ -327,6 +329,8 @@ MUTANTS = (
     Mutant("an endpoint of other settings is asked unasked", DATASET, "            if looks[-1] != looks[0]:", "            if False:", REFUSALS),
     Mutant("the key of Model Studio is quoted when the server repeats it", FIELDS, "        hidden=account.secrets,\n", "", CANARIES),
     Mutant("the key of an own body is quoted before it is sent", PROVISIONS, "        hook.hide(own_body or {})\n", "", PROVISION_CANARIES),
+    Mutant("what a store says is chained", OBJECTS, "        failed = _in_our_words(what, error)\n", "        raise _in_our_words(what, error) from error\n", STORE_CANARIES),
+    Mutant("clients of stores log what a store says", LOCATIONS, "        _quiet_clients()\n", "", STORE_CANARIES),
     Mutant("Retry-After is not heard", GOVERNOR_ROOM, "if retry_after is not None and retry_after > 0.0:", "if False:", GOVERNOR),
     Mutant("an absurd Retry-After is believed", GOVERNOR_ROOM, "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after", GOVERNOR),
     Mutant("retries cost nothing", GOVERNOR_ROOM, "if self._budget >= 1.0:", "if True:", GOVERNOR),

@@ -249,8 +249,10 @@ def failures(lane):
     return wire | {name: (None, given) for name, given in _parameters(lane).items()}
 
 
-def everything_shown(error):
-    """All that a log could show of an exception and of all it is chained to."""
+def everything_shown(error, *, suppressed=True):
+    """All that a log could show of an exception and of all it is chained to; ``suppressed``: with what Python and Airflow
+    leave out, since it was raised ``from None``.
+    """
     left, seen = [error], set()
     while left:
         one = left.pop()
@@ -258,7 +260,7 @@ def everything_shown(error):
             continue
         seen.add(id(one))
         yield from (str(one), repr(one), repr(one.args), repr(vars(one)))
-        left += [one.__cause__, one.__context__]
+        left += [one.__cause__, one.__context__ if suppressed or not one.__suppress_context__ else None]
     yield "".join(traceback.format_exception(error))
 
 
@@ -299,10 +301,10 @@ class Sight:
     files: dict
     """Path → content of all files of state that are no place for rows."""
 
-    def texts(self):
+    def texts(self, *, suppressed=True):
         """Where something stands → what stands there."""
         if self.error is not None:
-            for number, text in enumerate(everything_shown(self.error)):
+            for number, text in enumerate(everything_shown(self.error, suppressed=suppressed)):
                 yield f"exception {number}", text
         for where, value in (("result", self.result), ("store", self.store.values)):
             yield where, repr(value)

@@ -249,22 +249,21 @@ async def again(attempt: Callable[[], Awaitable[Any]]) -> Any:
 def _translated(what: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     try:
         return call(*args, **options)
-    except FileNotFoundError as error:
-        raise ObjectMissingError(f"{what} is missing") from error
-    except FileExistsError as error:
-        raise ObjectExistsError(f"{what} exists already") from error
-    except PermissionError as error:
-        raise StorageError(
-            f"{what}: the store refuses access; the connection needs get, put, list and delete"
-        ) from error
-    except OSError as error:
-        if "FileAlreadyExists" in str(error):  # how ossfs tells it
-            raise ObjectExistsError(f"{what} exists already") from error
-        if error.errno in _REFUSED:
-            raise StorageError(
-                f"{what}: the store refuses access; the connection needs get, put, list and delete"
-            ) from error
-        # Without its words: they may hold an address that is signed, and Airflow logs all that is chained.
-        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from None
     except Exception as error:  # noqa: BLE001  # each client has its own family of time-outs and server errors
-        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from None
+        failed = _in_our_words(what, error)
+    # Outside of the handler: a store's words may hold an address that is signed, and Airflow logs all that is chained.
+    raise failed
+
+
+def _in_our_words(what: str, error: Exception) -> StorageError:
+    match error:
+        case FileNotFoundError():
+            return ObjectMissingError(f"{what} is missing")
+        case FileExistsError():
+            return ObjectExistsError(f"{what} exists already")
+        case OSError() if "FileAlreadyExists" in str(error):  # how ossfs tells it
+            return ObjectExistsError(f"{what} exists already")
+        case OSError() if isinstance(error, PermissionError) or error.errno in _REFUSED:
+            return StorageError(f"{what}: the store refuses access; the connection needs get, put, list and delete")
+        case _:
+            return UnansweredError(f"{what}: the store did not answer ({type(error).__name__})")
