@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import traceback
 import urllib.parse
 from dataclasses import dataclass, field
@@ -301,6 +302,15 @@ class Sight:
     files: dict
     """Path → content of all files of state that are no place for rows."""
 
+    def records(self):
+        """Everything that is handed to Airflow or written down about a run: where → what."""
+        yield "result", self.result
+        yield "store", self.store.values
+        yield "outlets", [event.extra for event in self.outlets.made]
+        for path, content in self.files.items():
+            if content and path.suffix not in {".seg", ".bin"}:
+                yield str(path), json.loads(content)
+
     def texts(self, *, suppressed=True):
         """Where something stands → what stands there."""
         if self.error is not None:
@@ -318,6 +328,32 @@ class Sight:
             yield "path", str(path)
             for encoding in ("utf-8", "utf-16-le"):
                 yield path.name, content.decode(encoding, "replace")
+
+
+REASONS = {"errors", "warnings", "oddities"}
+"""Members whose keys are the service's words, as far as they may be kept."""
+_NAME = re.compile(r"[\w./:=+@-]{0,400}")
+
+
+def free_texts(value, name=""):
+    """Texts in a record that are neither a name, a path, a digest nor a number, and reasons that are too long for one."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if name in REASONS:
+                fits = len(key) <= 300 and "\n" not in key and isinstance(one, int)  # the longest of our own sentences
+            else:
+                fits = _NAME.fullmatch(key)
+            if not fits:
+                yield key
+            yield from free_texts(one, key)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from free_texts(one, name)
+    elif isinstance(value, str):
+        if not _NAME.fullmatch(value):
+            yield value
+    elif not (value is None or isinstance(value, int | float)):
+        yield repr(value)
 
 
 def look(bench, operator, *, says_rows=False):

@@ -20,6 +20,7 @@ from tests.security.canaries import (
     SECRETS,
     elasticsearch,
     failures,
+    free_texts,
     look,
     shown_of,
 )
@@ -51,7 +52,7 @@ def test_nothing_is_shown_whatever_fails(guard, logs, way):
         rule, parameters = (None, QUIET[way]) if way in QUIET else failures(lane).get(way, (None, None))
         if parameters is None:
             continue
-        benches[name] = guard(name)
+        benches[name] = guard(name.replace(" ", "-"))
         benches[name].server.play([rule] if rule else [])
         operators[name] = lane.operator(benches[name], parameters)
     with ThreadPoolExecutor(len(benches)) as pool:
@@ -61,9 +62,14 @@ def test_nothing_is_shown_whatever_fails(guard, logs, way):
         sights = {name: one.result() for name, one in under_way.items()}
     for name, sight in sights.items():
         assert shown_of(sight.texts(), SECRETS | PRIVATE) == [], name
+        for where, record in sight.records():
+            assert list(free_texts(record)) == [], (name, where)
         assert_it_came_to_that(way, name, sight, benches[name])
         reasons = [("reasons", text) for text in errors_of(benches[name], LANES[name])]
         assert shown_of(reasons, SECRETS | PRIVATE) == [], name
+    if way == "success":
+        decorated = {name for name, lane in LANES.items() if lane.is_decorated}
+        assert all(sights[name].outlets.made and sights[name].store.values for name in sights.keys() - decorated)
     told = list(logs())
     assert len(told) > len(sights)
     assert shown_of(told, SECRETS | PRIVATE) == []
@@ -104,3 +110,13 @@ def test_a_value_that_cannot_be_carried_is_not_quoted(guarded, logs):
     sight = look(guarded, guarded.operator(source=str(guarded.folder / "in")))
     assert sight.error is not None
     assert shown_of([*sight.texts(), *logs()], SECRETS | PRIVATE | {"471108151234567890"}) == []
+
+
+def test_a_free_text_is_found():
+    """The check of what is written down knows a text when it sees one."""
+    fine = {"rows": 3, "errors": {"refused (400): too long": 2}, "files": ["a/part-0.parquet"], "cost": None}
+    assert list(free_texts(fine)) == []
+    assert list(free_texts({"rows": ROW})) == [ROW]
+    assert list(free_texts({"seals": [{"more": [ROW]}]})) == [ROW]
+    assert list(free_texts({"errors": {ROW * 10: 1}})) == [ROW * 10]
+    assert list(free_texts({ROW: 1})) == [ROW]
