@@ -49,6 +49,7 @@ DAMAGE = ("tests/faults/test_damage.py",)
 CANARIES = ("tests/security/test_canaries.py",)
 PROVISION_CANARIES = ("tests/security/test_provisioning_canaries.py",)
 STORE_CANARIES = ("tests/security/test_store_canaries.py",)
+STATE = ("tests/security/test_state.py",)
 GOVERNOR = ("tests/governor/test_governor.py",)
 OPERATORS = ("tests/operators/test_inference.py",)
 LIMITS = ("tests/operators/test_limits.py",)
@@ -331,6 +332,10 @@ MUTANTS = (
     Mutant("the key of an own body is quoted before it is sent", PROVISIONS, "        hook.hide(own_body or {})\n", "", PROVISION_CANARIES),
     Mutant("what a store says is chained", OBJECTS, "        failed = _in_our_words(what, error)\n", "        raise _in_our_words(what, error) from error\n", STORE_CANARIES),
     Mutant("clients of stores log what a store says", LOCATIONS, "        _quiet_clients()\n", "", STORE_CANARIES),
+    Mutant("a state folder that all may write to is believed", LOCAL, "        if found.st_mode & stat.S_IWOTH:", "        if False:", STATE),
+    Mutant("a state folder of another user is believed", LOCAL, "        if found.st_uid not in {os.geteuid(), _ROOT_USER}:", "        if False:", STATE),
+    Mutant("a pipe is waited for", LOCAL, " | os.O_NONBLOCK)", ")", STATE),
+    Mutant("state is listed through a link", LOCAL, "        if folder.is_symlink():\n            raise StorageError(f\"{folder} is a symbolic link, and state is not read", "        if False:\n            raise StorageError(f\"{folder} is a symbolic link, and state is not read", STATE),
     Mutant("Retry-After is not heard", GOVERNOR_ROOM, "if retry_after is not None and retry_after > 0.0:", "if False:", GOVERNOR),
     Mutant("an absurd Retry-After is believed", GOVERNOR_ROOM, "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after", GOVERNOR),
     Mutant("retries cost nothing", GOVERNOR_ROOM, "if self._budget >= 1.0:", "if True:", GOVERNOR),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import stat
 import uuid
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalStorage"]
 
 _TEMPORARY = ".tmp-"
+_ROOT_USER = 0
 
 
 class LocalStorage:
@@ -45,6 +47,8 @@ class LocalStorage:
         self._destination = destination
         self._single_file = single_file
         self._made: set[Path] = set()
+        self._is_safe = False
+        """Whether the root was there and nobody else may put files into it."""
 
     @property
     def writers(self) -> int:
@@ -106,11 +110,36 @@ class LocalStorage:
         parts = key.split("/")
         if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):
             raise StorageError(f"the key {key!r} leaves the state folder")
+        self._check_root()
         return self._root.joinpath(*parts)
+
+    def _check_root(self) -> None:
+        """Refuse a state folder that somebody else may have filled: whoever writes there decides what the rows are."""
+        if self._is_safe:
+            return
+        try:
+            found = self._root.lstat()
+        except OSError:  # there is none, or the disk will say what is wrong with it
+            return
+        if not stat.S_ISDIR(found.st_mode):
+            return
+        if found.st_mode & stat.S_IWOTH:
+            raise DestinationError(
+                f"anybody may write to the state folder {self._root}, and with it change answers; look whether its files "
+                f"are yours, then take that away: chmod o-w {self._root}"
+            )
+        if found.st_uid not in {os.geteuid(), _ROOT_USER}:
+            raise DestinationError(
+                f"the state folder {self._root} belongs to user {found.st_uid}, and this task runs as user "
+                f"{os.geteuid()}; run it as that user, or look whether its files are yours and make it your own: "
+                f"chown -R {os.geteuid()} {self._root}"
+            )
+        self._is_safe = True
 
     def _make_folder(self, folder: Path) -> None:
         if folder in self._made:
             return
+        self._check_root()
         if folder.is_relative_to(self._root):
             if folder != self._root:
                 self._make_folder(folder.parent)
@@ -211,8 +240,11 @@ class LocalStorage:
     def _read(self, key: str) -> bytes:
         path = self._path(key)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            # A pipe in place of a file would be waited for, for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise _no_file(path)
                 return file.read()
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{path} is missing") from error
@@ -223,6 +255,8 @@ class LocalStorage:
         path = self._path(key)
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link, and none is followed here; remove it")
+        if path.exists() and not path.is_file():
+            raise _no_file(path)
         try:
             return pa.OSFile(str(path))
         except FileNotFoundError as error:
@@ -230,6 +264,8 @@ class LocalStorage:
 
     def _list_keys(self, prefix: str) -> list[str]:
         folder = self._path(prefix)
+        if folder.is_symlink():
+            raise StorageError(f"{folder} is a symbolic link, and state is not read through one; remove it")
         try:
             names = [path.name for path in folder.iterdir()]
         except FileNotFoundError:
@@ -274,6 +310,10 @@ class LocalStorage:
             else:
                 self._disk.rename(stage, self._destination)
                 self._sync(parent)
+
+
+def _no_file(path: Path) -> StorageError:
+    return StorageError(f"{path} is no file; remove what stands there")
 
 
 @contextlib.contextmanager
