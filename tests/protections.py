@@ -335,7 +335,7 @@ MUTANTS = (
     Mutant("a state folder that all may write to is believed", LOCAL, "        if found.st_mode & stat.S_IWOTH:", "        if False:", STATE),
     Mutant("a state folder of another user is believed", LOCAL, "        if found.st_uid not in {os.geteuid(), _ROOT_USER}:", "        if False:", STATE),
     Mutant("a pipe is waited for", LOCAL, " | os.O_NONBLOCK)", ")", STATE),
-    Mutant("state is listed through a link", LOCAL, "        if folder.is_symlink():\n            raise StorageError(f\"{folder} is a symbolic link, and state is not read", "        if False:\n            raise StorageError(f\"{folder} is a symbolic link, and state is not read", STATE),
+    Mutant("state is listed through a link", LOCAL, '        if folder.is_symlink():\n            raise StorageError(f"{folder} is a symbolic link, and state is not read', '        if False:\n            raise StorageError(f"{folder} is a symbolic link, and state is not read', STATE),
     Mutant("Retry-After is not heard", GOVERNOR_ROOM, "if retry_after is not None and retry_after > 0.0:", "if False:", GOVERNOR),
     Mutant("an absurd Retry-After is believed", GOVERNOR_ROOM, "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after", GOVERNOR),
     Mutant("retries cost nothing", GOVERNOR_ROOM, "if self._budget >= 1.0:", "if True:", GOVERNOR),
