@@ -76,6 +76,10 @@ def _state(path: str) -> str:
 
 def _resolve(name: str, location: str | ObjectStoragePath) -> tuple[AbstractFileSystem, str]:
     """File system and path of a rendered location."""
+    if not isinstance(location, (str, ObjectStoragePath)):
+        raise ConfigurationError(
+            f"{name} must be a path or the URI of an object storage, not {type(location).__name__}"
+        )
     if isinstance(location, str) and not location.strip():
         raise ConfigurationError(f"{name} is empty")
     if "\0" in str(location):

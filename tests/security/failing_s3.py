@@ -36,6 +36,7 @@ class FailingS3:
     def __init__(self):
         self._app = moto.server.DomainDispatcherApplication(moto.server.create_backend_app)
         self._faults = ()
+        self._rights = None
         self.failed = 0
         self._server = make_server(
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=moto.server.MotoRequestHandler
@@ -65,6 +66,10 @@ class FailingS3:
         """From now on requests of a method whose path or query holds all needles get an answer: (answer, method, *needles)."""
         self._faults = faults
 
+    def allow(self, *rights):
+        """From now on everything else is denied: (method, beginning of the path and query)."""
+        self._rights = rights
+
     def stop(self):
         """Let go of the port."""
         self._server.shutdown()
@@ -76,6 +81,11 @@ class FailingS3:
         for answer, method, *needles in self._faults:
             if method == environ["REQUEST_METHOD"] and all(needle in asked for needle in needles):
                 return self._fail(*ANSWERS[answer], environ, start_response)
+        asked_for = (environ["REQUEST_METHOD"], asked.removeprefix("/"))
+        if self._rights is not None and not any(
+            asked_for[0] == m and asked_for[1].startswith(p) for m, p in self._rights
+        ):
+            return self._fail(*ANSWERS["denied"], environ, start_response)
         return self._app(environ, start_response)
 
     def _fail(self, status, code, environ, start_response):
@@ -85,4 +95,4 @@ class FailingS3:
         body = error.replace("&", "&amp;") if code else f"<html><body>{SAID}</body></html>"
         kind = "application/xml" if code else "text/html"
         start_response(f"{status} Error", [("Content-Type", kind), ("Content-Length", str(len(body.encode())))])
-        return [body.encode()]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body.encode()]

@@ -6,11 +6,10 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from airflow.sdk.io import attach
 
 from tests.faults.test_places import longest_file
 from tests.security.canaries import LANES, PRIVATE, SECRETS, look, shapes, shown_of
-from tests.security.failing_s3 import ANSWERS, SECRET_KEY, SIGNATURE, FailingS3
+from tests.security.failing_s3 import ANSWERS, SECRET_KEY, SIGNATURE
 
 HIDDEN = SECRETS | PRIVATE | shapes(SECRET_KEY) | {SIGNATURE}
 
@@ -40,17 +39,6 @@ AT_ONCE = ("denied", "wrong signature", "no such key", "no such bucket")
 """Of these a run does not wait for better times."""
 LATER = sorted(set(ANSWERS) - set(AT_ONCE))
 INTO_A_STORE = [name for name, lane in LANES.items() if lane.make != "modelstudio_completion"]
-
-
-@pytest.fixture
-def s3():
-    """A bucket behind a door that can fail."""
-    store = FailingS3()
-    filesystem = store.filesystem()
-    filesystem.call_s3("create_bucket", Bucket="bucket")
-    attach("s3", conn_id=store.conn_id, fs=filesystem)
-    yield store
-    store.stop()
 
 
 @pytest.fixture
