@@ -184,7 +184,7 @@ def test_there_are_ten():
     assert len(BREAK_INS) >= 10
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(60, method="thread")  # nothing else ends a thread that waits for a pipe
 @pytest.mark.parametrize("break_in", BREAK_INS, ids=lambda break_in: break_in.__name__)
 def test_no_break_in_succeeds(bench, break_in):
     """Links, pipes, folders and files that somebody put beside a dataset between two runs: what they lead to stays as it is,
