@@ -30,6 +30,9 @@ MULTI_MODAL = f"{TASKS}/multi_modal_embedding.py"
 ADDRESS = f"{PACKAGE}/transport/address.py"
 DATASET = "airflow_provider_modelstudio/operators/dataset.py"
 MULTI_MODAL_OPERATOR = "airflow_provider_modelstudio/operators/multi_modal_embedding.py"
+FIELDS = "airflow_provider_modelstudio/hooks/fields.py"
+PROVISIONS = "airflow_provider_modelstudio/operators/provisioning.py"
+LOCATIONS = "airflow_provider_modelstudio/operators/locations.py"
 ROTATION = "airflow_provider_modelstudio/operators/rotation.py"
 
 HISTORIES = ("tests/simulation/test_histories.py",)
@@ -49,6 +52,9 @@ PROCESSES = ("tests/faults/test_processes.py",)
 PLACES = ("tests/faults/test_places.py",)
 DAMAGE = ("tests/faults/test_damage.py",)
 CANARIES = ("tests/security/test_canaries.py",)
+PROVISION_CANARIES = ("tests/security/test_provisioning_canaries.py",)
+STORE_CANARIES = ("tests/security/test_store_canaries.py",)
+STATE = ("tests/security/test_state.py",)
 GOVERNOR = ("tests/governor/test_governor.py",)
 OPERATORS = ("tests/operators/test_inference.py",)
 LIMITS = ("tests/operators/test_limits.py",)
@@ -352,6 +358,14 @@ MUTANTS = (
     Mutant("rows before the first answer stay in memory", WINDOWS, "                self._set_aside()\n", "                pass\n", ENGINE),
     Mutant("a short row is quoted in its reason", SENDER, "recorded(decision.reason, [str(q.value) for q in batch.questions])", "decision.reason", CANARIES),
     Mutant("an endpoint of other settings is asked unasked", DATASET, "            if looks[-1] != looks[0]:", "            if False:", REFUSALS),
+    Mutant("the key of Model Studio is quoted when the server repeats it", FIELDS, "        hidden=account.secrets,\n", "", CANARIES),
+    Mutant("the key of an own body is quoted before it is sent", PROVISIONS, "        hook.hide(own_body or {})\n", "", PROVISION_CANARIES),
+    Mutant("what a store says is chained", OBJECTS, "        failed = _in_our_words(what, error)\n", "        raise _in_our_words(what, error) from error\n", STORE_CANARIES),
+    Mutant("clients of stores log what a store says", LOCATIONS, "        _quiet_clients()\n", "", STORE_CANARIES),
+    Mutant("a state folder that all may write to is believed", LOCAL, "        if found.st_mode & stat.S_IWOTH:", "        if False:", STATE),
+    Mutant("a state folder of another user is believed", LOCAL, "        if found.st_uid not in {os.geteuid(), _ROOT_USER}:", "        if False:", STATE),
+    Mutant("a pipe is waited for", LOCAL, " | os.O_NONBLOCK)", ")", STATE),
+    Mutant("state is listed through a link", LOCAL, '        if folder.is_symlink():\n            raise StorageError(f"{folder} is a symbolic link, and state is not read', '        if False:\n            raise StorageError(f"{folder} is a symbolic link, and state is not read', STATE),
     Mutant("Retry-After is not heard", GOVERNOR_ROOM, "if retry_after is not None and retry_after > 0.0:", "if False:", GOVERNOR),
     Mutant("an absurd Retry-After is believed", GOVERNOR_ROOM, "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after", GOVERNOR),
     Mutant("retries cost nothing", GOVERNOR_ROOM, "if self._budget >= 1.0:", "if True:", GOVERNOR),

@@ -63,7 +63,7 @@ class ConnectionFields:
     @property
     def secrets(self) -> frozenset[str]:
         """All that must not be shown, in all its shapes."""
-        return self.cluster.secrets | self.account.secrets
+        return self.cluster.secrets
 
 
 def _text(name: str, value: Any) -> str:
@@ -135,6 +135,7 @@ def read_fields(connection: Connection) -> ConnectionFields:
         auth=_auth(connection),
         allow_http=allow_http,
         proxy=proxy,
+        hidden=account.secrets,
         **{renamed.get(name, name): value for name, value in extras.items()},
     )
     return ConnectionFields(cluster=cluster, account=account, models=models)

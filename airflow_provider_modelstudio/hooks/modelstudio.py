@@ -55,6 +55,8 @@ class ModelStudioHook(BaseHook):
         super().__init__()
         self.modelstudio_conn_id = modelstudio_conn_id
         self._is_elasticsearch = False
+        self._hidden: frozenset[str] = frozenset()
+        """Secrets of bodies, in all their shapes."""
 
     @cached_property
     def fields(self) -> ConnectionFields:
@@ -131,6 +133,7 @@ class ModelStudioHook(BaseHook):
             lambda: send_question(self.conn, path, question, cluster),
             cluster,
             questions=question,
+            secrets=self._hidden,
             paid=True,
         )
 
@@ -178,7 +181,16 @@ class ModelStudioHook(BaseHook):
                 task_type=task_type, inference_id=inference_id, dry_run=dry_run, force=force
             ),
             self.fields.cluster,
+            secrets=self._hidden,
         )
+
+    def hide(self, body: Mapping[str, Any]) -> None:
+        """Keep the secrets of a body out of the log and of all errors from here on, before it is sent, too: a server that
+        was given them once may repeat them at any call.
+        """
+        shapes = frozenset(shape for secret in secrets_in(body) for shape in secret_shapes(secret))
+        _mask(shapes)
+        self._hidden |= shapes
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the endpoints can be listed, and a sentence for the user. Free; repeats nothing the server says."""
@@ -208,12 +220,11 @@ class ModelStudioHook(BaseHook):
         return f"cluster {_name(told.get('cluster_name'))}", f"Elasticsearch {_name(number)}"
 
     def _get(self, path: str, send: Callable[[], Any]) -> dict[str, Any]:
-        return ask(f"GET {path} at {self.fields.cluster.host}", send, self.fields.cluster)
+        return ask(f"GET {path} at {self.fields.cluster.host}", send, self.fields.cluster, secrets=self._hidden)
 
     def _put(self, task_type: str, inference_id: str, body: Mapping[str, Any], *, update: bool) -> dict[str, Any]:
         path = inference_path(task_type, inference_id)
-        secrets = frozenset(shape for secret in secrets_in(body) for shape in secret_shapes(secret))
-        _mask(secrets)
+        self.hide(body)
         _json(body)
         send: Callable[[], Any]
         if update:
@@ -223,7 +234,7 @@ class ModelStudioHook(BaseHook):
         else:
             put = self.conn.inference.put
             send = partial(put, task_type=task_type, inference_id=inference_id, inference_config=dict(body))
-        return ask(f"PUT {path} at {self.fields.cluster.host}", send, self.fields.cluster, secrets=secrets)
+        return ask(f"PUT {path} at {self.fields.cluster.host}", send, self.fields.cluster, secrets=self._hidden)
 
 
 def _json(body: Mapping[str, Any]) -> bytes:

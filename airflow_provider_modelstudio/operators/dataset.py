@@ -39,7 +39,15 @@ from airflow_provider_modelstudio.inference.tasks.tokens import MARGIN
 from airflow_provider_modelstudio.inference.vault import Vault
 from airflow_provider_modelstudio.operators.identity import errand, identity, may_have_passed, told
 from airflow_provider_modelstudio.operators.locations import open_locations, open_state
-from airflow_provider_modelstudio.operators.rendered import choice, flag, number, whole, whole_or_none
+from airflow_provider_modelstudio.operators.rendered import (
+    choice,
+    flag,
+    number,
+    text,
+    text_or_none,
+    whole,
+    whole_or_none,
+)
 from airflow_provider_modelstudio.operators.reports import report, tell, tell_estimate
 from airflow_provider_modelstudio.operators.state_store import fence, keep_progress
 
@@ -232,6 +240,8 @@ class InferenceOperator(BaseOperator):
 
     def _run(self, context: Context, stop: StopSignal) -> Summary | Estimate:
         options = self._options(context)
+        text("inference_id", self.inference_id)
+        text_or_none("model", self.model)
         hook = ModelStudioHook(self.modelstudio_conn_id)
         self._catalog = hook.catalog  # Airflow is asked for the connection before the loop starts
         task = self.make_task()

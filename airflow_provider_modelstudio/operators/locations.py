@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.storage import Storage
 
 __all__ = ["open_images", "open_locations", "open_state"]
+
+
+_CLIENTS = ("adlfs", "aiobotocore", "azure", "botocore", "gcsfs", "google", "oss2", "ossfs", "s3fs", "urllib3")
+"""Loggers of what reaches a store."""
 
 
 def open_locations(source: str | ObjectStoragePath, destination: str | ObjectStoragePath) -> tuple[Source, Storage]:
@@ -71,6 +76,10 @@ def _state(path: str) -> str:
 
 def _resolve(name: str, location: str | ObjectStoragePath) -> tuple[AbstractFileSystem, str]:
     """File system and path of a rendered location."""
+    if not isinstance(location, (str, ObjectStoragePath)):
+        raise ConfigurationError(
+            f"{name} must be a path or the URI of an object storage, not {type(location).__name__}"
+        )
     if isinstance(location, str) and not location.strip():
         raise ConfigurationError(f"{name} is empty")
     if "\0" in str(location):
@@ -81,12 +90,22 @@ def _resolve(name: str, location: str | ObjectStoragePath) -> tuple[AbstractFile
         path = location if isinstance(location, ObjectStoragePath) else ObjectStoragePath(location)
         if path.protocol in {"file", "local"}:
             return LocalFileSystem(), posixpath.normpath(path.path)
+        _quiet_clients()
         return path.fs, posixpath.normpath(path.path)
     except ValueError as error:
         scheme = str(location).partition(":")[0]
         raise ConfigurationError(
             f"{name}: Airflow has no file system for {scheme!r}; install the provider for it, or use a local path"
         ) from error
+
+
+def _quiet_clients() -> None:
+    """From here on clients of stores do not log at DEBUG: there they quote what a store says, which may hold an address that
+    is signed, and addresses that are.
+    """
+    for name in _CLIENTS:
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
 
 
 def _scheme(filesystem: AbstractFileSystem) -> str:

@@ -20,7 +20,7 @@ from airflow_provider_modelstudio.inference.errors import (
     RequestError,
 )
 from airflow_provider_modelstudio.operators.provisioning import Provisioning, Result, secrets_of, users_of
-from airflow_provider_modelstudio.operators.rendered import choice, text_or_none, whole_or_none
+from airflow_provider_modelstudio.operators.rendered import choice, flag, text, text_or_none, whole_or_none
 from airflow_provider_modelstudio.operators.rotation import Rotation
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ class CreateModelOperator(BaseOperator):
     def _make(self, context: Context) -> dict[str, Any]:
         mode = choice("mode", self.mode, _MODES)
         on_existing = choice("on_existing", self.on_existing, _ON_EXISTING)
-        if self.rotate_key and on_existing not in {"update", "replace"}:
+        rotate_key = flag("rotate_key", self.rotate_key)
+        if rotate_key and on_existing not in {"update", "replace"}:
             raise ConfigurationError(f"rotate_key needs on_existing 'update' or 'replace', not {on_existing!r}")
         hook = ModelStudioHook(self.modelstudio_conn_id)
         wanted = self._wanted(mode, hook.catalog)
@@ -147,7 +148,7 @@ class CreateModelOperator(BaseOperator):
             ),
             services=(choice("service", self.service, SERVICES),) if self.service else SERVICES,
             on_existing=on_existing,
-            rotation=Rotation(context.get("task_state_store"), secrets_of(hook, own)) if self.rotate_key else None,
+            rotation=Rotation(context.get("task_state_store"), secrets_of(hook, own)) if rotate_key else None,
             own_body=own,
         )
         provisioning.look()
@@ -279,33 +280,40 @@ class DeleteModelOperator(BaseOperator):
         return record
 
     def _delete(self) -> dict[str, Any]:
+        inference_id = text("inference_id", self.inference_id)
+        only_look, force = flag("dry_run", self.only_look), flag("force", self.force)
+        missing_ok = flag("missing_ok", self.missing_ok)
         hook = ModelStudioHook(self.modelstudio_conn_id)
         try:
-            if hook.get_endpoint(self.inference_id, self.endpoint_task_type) is None:
-                return self._missing()
-            told = hook.delete_endpoint(self.inference_id, self.endpoint_task_type, dry_run=True)
+            if hook.get_endpoint(inference_id, self.endpoint_task_type) is None:
+                return self._missing(missing_ok=missing_ok)
+            told = hook.delete_endpoint(inference_id, self.endpoint_task_type, dry_run=True)
             users = users_of(told)
-            if self.only_look:
+            if only_look:
                 return self._record("in use" if users else "unused", told)
-            if users and not self.force:
+            if users and not force:
                 raise EndpointError(
-                    f"endpoint {self.inference_id} is in use by {users}: "
+                    f"endpoint {inference_id} is in use by {users}: "
                     "let them use another one first, or set force, which breaks them"
                 )
-            hook.delete_endpoint(self.inference_id, self.endpoint_task_type, force=self.force)
+            hook.delete_endpoint(inference_id, self.endpoint_task_type, force=force)
         except RequestError as error:
             if error.error_type == "resource_not_found_exception":
-                return self._missing()
+                return self._missing(missing_ok=missing_ok)
+            if error.error_type == "security_exception":
+                raise EndpointError(
+                    f"{error}; the user or API key of the connection needs the cluster privilege manage_inference"
+                ) from error
             if error.status == _CONFLICT:
-                raise EndpointError(f"endpoint {self.inference_id} came into use: {error.reason}") from error
+                raise EndpointError(f"endpoint {inference_id} came into use: {error.reason}") from error
             decision = decide(error, rows=1, attempts=0)
             if isinstance(decision, Stop):
                 raise decision.error from error
             raise OutageError(str(error)) from error
         return self._record("deleted", told)
 
-    def _missing(self) -> dict[str, Any]:
-        if not self.missing_ok:
+    def _missing(self, *, missing_ok: bool) -> dict[str, Any]:
+        if not missing_ok:
             raise EndpointError(f"there is no endpoint {self.inference_id}, and missing_ok is False")
         return self._record("missing", {})
 

@@ -114,6 +114,7 @@ class Provisioning:
         self._on_existing = on_existing
         self._rotation = rotation
         self._own_body = own_body
+        hook.hide(own_body or {})
         self._secrets = secrets_of(hook, own_body)
         self._existing: dict[str, Mapping[str, Any]] = {}
         self._gone: dict[str, tuple[str, ...]] = {}

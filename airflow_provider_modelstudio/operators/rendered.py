@@ -18,6 +18,7 @@ __all__ = [
     "flag",
     "mapping",
     "number",
+    "text",
     "text_or_none",
     "whole",
     "whole_or_none",
@@ -59,7 +60,7 @@ def number(name: str, value: Any, *, least: float = 0.0, most: float = float("in
         found = float(str(value).strip())
     except ValueError:
         raise ConfigurationError(f"{name} must be a number, not {value!r}") from None
-    if not least <= found <= most or found == float("inf"):
+    if not least <= found <= most or abs(found) == float("inf"):
         bounds = f"at least {least:g}" + ("" if most == float("inf") else f" and at most {most:g}")
         raise ConfigurationError(f"{name} must be {bounds}, not {value}")
     return found
@@ -70,6 +71,13 @@ def text_or_none(name: str, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value or None
     raise ConfigurationError(f"{name} must be a text, not {type(value).__name__}")
+
+
+def text(name: str, value: Any) -> str:
+    """A text with something in it."""
+    if isinstance(value, str) and value:
+        return value
+    raise ConfigurationError(f"{name} must be a text, not {'an empty one' if value == '' else type(value).__name__}")
 
 
 def choice(name: str, value: Any, choices: tuple[Choice, ...]) -> Choice:

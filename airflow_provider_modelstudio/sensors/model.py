@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
 from airflow_provider_modelstudio.inference.errors import PermanentError
+from airflow_provider_modelstudio.operators.rendered import flag, text, text_or_none
 from airflow_provider_modelstudio.triggers.model import ModelReadyTrigger, NotYet, look
 
 if TYPE_CHECKING:
@@ -62,20 +63,23 @@ class ModelReadySensor(BaseSensorOperator):
 
         Airflow's own ``execute`` is around it in either case, and does as ``soft_fail`` and its like say.
         """
-        hook = ModelStudioHook(self.modelstudio_conn_id)
         try:
-            seen = look(hook, self.inference_id, self.endpoint_task_type, free_only=self.free_only)
+            inference_id = text("inference_id", self.inference_id)
+            task_type = text_or_none("task_type", self.endpoint_task_type)
+            free_only, deferrable = flag("free_only", self.free_only), flag("deferrable", self.deferrable)
+            hook = ModelStudioHook(self.modelstudio_conn_id)
+            seen = look(hook, inference_id, task_type, free_only=free_only)
         except PermanentError as error:
             raise self._failure(str(error)) from error
         if not isinstance(seen, NotYet):
             return PokeReturnValue(is_done=True, xcom_value=asdict(seen))
         self.log.info("endpoint %s: %s", self.inference_id, seen.reason)
-        if self.deferrable:
+        if deferrable:
             self.defer(
                 trigger=ModelReadyTrigger(
-                    inference_id=self.inference_id,
-                    task_type=self.endpoint_task_type,
-                    free_only=self.free_only,
+                    inference_id=inference_id,
+                    task_type=task_type,
+                    free_only=free_only,
                     poke_interval=self.poke_interval,
                     modelstudio_conn_id=self.modelstudio_conn_id,
                 ),

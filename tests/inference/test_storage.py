@@ -31,10 +31,18 @@ class Forgetful:
         self._filesystem.pipe_file(path, value)
 
 
-@pytest.fixture(params=["local", *stores.SCHEMES, "s3 without create-once"])
+class Linkless(Posix):
+    """A disk without hard links."""
+
+    def hard_link(self, path, name):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.fixture(params=["local", "local without links", *stores.SCHEMES, "s3 without create-once"])
 def storage(request, tmp_path):
-    if request.param == "local":
-        return LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False)
+    if request.param.startswith("local"):
+        disk = Linkless() if "without" in request.param else None
+        return LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False, disk=disk)
     emulator = request.getfixturevalue(f"{request.param.partition(' ')[0]}_store")
     if "without" in request.param:
         emulator = emulator._replace(filesystem=Forgetful(emulator.filesystem))
@@ -42,6 +50,26 @@ def storage(request, tmp_path):
     return ObjectStorage(
         emulator.filesystem, emulator.scheme, f"{prefix}/_data.inference", f"{prefix}/data", single_file=False
     )
+
+
+class Shapeless(Posix):
+    """A mount that shows one mode for everything."""
+
+    def make_folder(self, folder, mode):
+        super().make_folder(folder, mode)
+        folder.chmod(0o777)
+
+
+def test_a_mount_that_shows_one_mode_is_used_with_a_warning(tmp_path, caplog):
+    """There nobody can tell who may write; where modes mean something, a folder that is open to all is refused."""
+    places = tmp_path / "_data.inference", tmp_path / "data"
+    for number in range(2):
+        storage = LocalStorage(*places, single_file=False, disk=Shapeless())
+        _run(storage.create(f"k/{number}", b"content"))
+    assert len([record for record in caplog.records if "shows one mode for everything" in record.message]) == 1
+    assert [path.name for path in places[0].iterdir()] == ["k"]
+    with pytest.raises(DestinationError, match="chmod o-w"):
+        _run(LocalStorage(*places, single_file=False).create("k/3", b"content"))
 
 
 def _run(coroutine):

@@ -9,7 +9,9 @@ import stat
 
 import pyarrow as pa
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_modelstudio.inference.errors import ModelStudioError
 from airflow_provider_modelstudio.inference.vault.journal import Record, decode_segment, encode_segment
 from tests.faults.bench import context_of
 
@@ -86,6 +88,153 @@ def test_links_in_the_state_folder_lead_nowhere(bench, attack, hanging):
     else:
         assert [path.name for path in victim.iterdir()] == ["precious"]
         assert (victim / "precious").read_text() == "precious"
+
+
+def open_to_all(bench, victim):
+    bench.state.chmod(0o777)
+
+
+def of_another_user(bench, victim):
+    if os.geteuid():
+        pytest.skip("only root can give a folder away")
+    os.chown(bench.state, 12345, 12345)
+
+
+def linked_state(bench, victim):
+    bench.state.rename(victim / "state")
+    bench.state.symlink_to(victim / "state")
+
+
+def linked_epochs(bench, victim):
+    shutil.rmtree(bench.state / "epoch")
+    (bench.state / "epoch").symlink_to(victim)
+
+
+def linked_lease(bench, victim):
+    for lease in (bench.state / "lease").iterdir():
+        lease.unlink()
+    for number in range(1, 5):
+        (bench.state / "lease" / f"{number:08d}").symlink_to(victim / "precious")
+
+
+def temporary_files(bench, victim):
+    (bench.state / ".tmp-parts").mkdir(exist_ok=True)
+    for name in ("part", "part-00000.parquet", "0", "x.parquet"):
+        (bench.state / ".tmp-parts" / name).symlink_to(victim / "precious")
+
+
+def linked_part(bench, victim):
+    for part in bench.state.rglob("parts/*.parquet"):
+        part.unlink()
+        part.symlink_to(victim / "precious")
+
+
+def linked_destination(bench, victim):
+    shutil.rmtree(bench.destination)
+    bench.destination.symlink_to(victim)
+
+
+def linked_record(bench, victim):
+    (bench.state / "published.json").unlink()
+    (bench.state / "published.json").symlink_to(victim / "precious")
+
+
+def hard_record(bench, victim):
+    (bench.state / "served.json").unlink()
+    (bench.state / "published.json").unlink()
+    os.link(victim / "precious", bench.state / "published.json")
+
+
+def piped_record(bench, victim):
+    for name in ("published.json", "served.json"):
+        (bench.state / name).unlink()
+        os.mkfifo(bench.state / name)
+
+
+def folder_as_record(bench, victim):
+    (bench.state / "published.json").unlink()
+    (bench.state / "published.json").mkdir()
+
+
+def piped_part(bench, victim):
+    for part in bench.state.rglob("parts/*.parquet"):
+        part.unlink()
+        os.mkfifo(part)
+
+
+BREAK_INS = (
+    open_to_all,
+    of_another_user,
+    linked_state,
+    linked_epochs,
+    linked_lease,
+    temporary_files,
+    linked_part,
+    linked_destination,
+    linked_record,
+    hard_record,
+    piped_record,
+    folder_as_record,
+    piped_part,
+)
+
+
+def test_there_are_ten():
+    """As many as were promised."""
+    assert len(BREAK_INS) >= 10
+
+
+@pytest.mark.timeout(60, method="thread")  # nothing else ends a thread that waits for a pipe
+@pytest.mark.parametrize("break_in", BREAK_INS, ids=lambda break_in: break_in.__name__)
+def test_no_break_in_succeeds(bench, break_in):
+    """Links, pipes, folders and files that somebody put beside a dataset between two runs: what they lead to stays as it is,
+    the next run ends, and its rows are right, or it is refused with a word on what to look at.
+    """
+    bench.write(TEXTS)
+    bench.run()
+    victim = bench.folder / "victim"
+    victim.mkdir()
+    (victim / "precious").write_text("precious")
+    before = pa.Table.to_pylist(bench.table())
+    break_in(bench, victim)
+    bench.write([*TEXTS, "one more"])
+    try:
+        bench.run(context=context_of(run_id="again"))
+    except (AirflowFailException, ModelStudioError) as error:
+        assert str(bench.folder) in str(error)  # noqa: PT017  # there may be none
+        if not bench.destination.is_symlink():
+            assert bench.rows() == before  # what was there stays
+    else:
+        bench.check([*TEXTS, "one more"])
+    assert (victim / "precious").read_text() == "precious"
+    assert {path.name for path in victim.iterdir()} <= {"precious", "state"}
+
+
+@pytest.mark.parametrize(
+    ("break_in", "words"), [(open_to_all, "chmod o-w"), (of_another_user, "belongs to user 12345")]
+)
+def test_a_state_folder_that_others_may_fill_is_refused(bench, break_in, words):
+    """Before anything in it is believed, and before any call; put right, the run goes on."""
+    bench.write(TEXTS)
+    bench.run()
+    break_in(bench, None)
+    asked = bench.server.requests
+    with pytest.raises(AirflowFailException, match=words):
+        bench.run()
+    assert bench.server.requests == asked
+    bench.state.chmod(0o770)
+    os.chown(bench.state, os.geteuid(), -1)
+    bench.run()
+
+
+def test_a_state_folder_may_lie_where_all_may_write(bench):
+    """As in /tmp, or in a volume that a group shares: the folder itself is what counts."""
+    bench.folder.chmod(0o1777)
+    bench.write(TEXTS)
+    bench.run()
+    bench.state.chmod(0o2770)
+    bench.write([*TEXTS, "one more"])
+    assert bench.run()["embedded"] == 1
 
 
 def test_no_byte_of_a_segment_can_change(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -51,3 +52,41 @@ def test_dependencies_are_few_and_have_a_range():
     assert project["build-system"]["build-backend"] == "hatchling.build"
     assert "hooks" not in project["tool"].get("hatch", {}).get("build", {})
     assert not (ROOT / "setup.py").exists()
+
+
+@pytest.fixture
+def audit(tmp_path):
+    """Runs ``make audit`` with tools that do nothing, but for one whose exit code is given."""
+
+    def audit(code):
+        tools = tmp_path / "bin"
+        tools.mkdir(exist_ok=True)
+        (tmp_path / "uv.stamp").touch()
+        stub = tools / "python"
+        stub.write_text(f'#!/bin/sh\ncase "$*" in *pip-audit\\ --strict*) echo "asked" ; exit {code} ;; esac\n')
+        stub.chmod(0o755)
+        # Nothing that make would make first is older than what it is made of.
+        command = ["make", "--silent", f"VENV={tmp_path}", "--old-file=pyproject.toml", "audit"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    return audit
+
+
+def test_an_audit_without_an_answer_is_not_passed(audit):
+    """Where something is vulnerable, or the list of PyPI cannot be asked, ``make audit`` fails and says which of the two it
+    may be; it passes only when the list was asked and is empty.
+    """
+    failed = audit(1)
+    assert "asked" in failed.stdout
+    assert failed.returncode != 0
+    assert "without it there is no verdict" in failed.stderr
+    passed = audit(0)
+    assert "asked" in passed.stdout
+    assert (passed.returncode, passed.stderr) == (0, "")
+
+
+def test_ci_writes_what_comes_with_the_package():
+    """Each run of CI makes the list of all that is installed with the package."""
+    steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert "make sbom" in steps
+    assert "set -euo pipefail" in steps

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.faults.nodes import missing, skipped
+from tests.faults.nodes import tests_in as names_in
 from tests.security.table import ITEMS
 
 
@@ -18,6 +21,15 @@ def test_each_item_has_a_test(item):
     """At least one test that exists and runs holds it."""
     assert item.tests
     assert not missing(item.tests)
+
+
+@pytest.mark.parametrize("path", sorted(path.name for path in Path(__file__).parent.glob("test_*.py")))
+def test_each_test_belongs_to_an_item(path):
+    """A test of this folder that no item names would be lost to whoever reads the list."""
+    named = {node for item in ITEMS for node in (*item.tests, *item.open)}
+    if path != Path(__file__).name:
+        here = f"tests/security/{path}"
+        assert {f"{here}::{name.removeprefix('-')}" for name in names_in(here)} <= named
 
 
 def test_what_is_open_is_told():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
+import stat
 import uuid
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from airflow_provider_modelstudio.inference.disk import DESTINATION, STATE_FOLDE
 from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError
 
 from . import ObjectExistsError, ObjectMissingError
-from .posix import Posix
+from .posix import TEMPORARY, Posix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalStorage"]
 
-_TEMPORARY = ".tmp-"
+log = logging.getLogger(__name__)
+
+_ROOT_USER = 0
 
 
 class LocalStorage:
@@ -46,6 +50,8 @@ class LocalStorage:
         self._destination = destination
         self._single_file = single_file
         self._made: set[Path] = set()
+        self._is_safe = False
+        """Whether the root was there and nobody else may put files into it."""
 
     @property
     def writers(self) -> int:
@@ -68,7 +74,7 @@ class LocalStorage:
         await asyncio.to_thread(self._copy, source, key)
 
     async def scratch(self, folder: Path) -> Path:
-        folder = self._root / f"{_TEMPORARY}parts"
+        folder = self._root / f"{TEMPORARY}parts"
         await asyncio.to_thread(self._make_folder, folder)
         return folder
 
@@ -109,11 +115,51 @@ class LocalStorage:
         parts = key.split("/")
         if key.startswith("/") or any(part in {"", ".", ".."} for part in parts):
             raise StorageError(f"the key {key!r} leaves the state folder")
+        self._check_root()
         return self._root.joinpath(*parts)
+
+    def _check_root(self) -> None:
+        """Refuse a state folder that somebody else may have filled: whoever writes there decides what the rows are."""
+        if self._is_safe:
+            return
+        try:
+            found = self._root.lstat()
+        except OSError:  # there is none, or the disk will say what is wrong with it
+            return
+        if not stat.S_ISDIR(found.st_mode):
+            return
+        if found.st_mode & stat.S_IWOTH and not self._shows_modes():
+            log.warning(
+                "the disk of the state folder %s shows one mode for everything, so nobody can tell who may write there",
+                self._root,
+            )
+        elif found.st_mode & stat.S_IWOTH:
+            raise DestinationError(
+                f"anybody may write to the state folder {self._root}, and with it change answers; look whether its files "
+                f"are yours, then take that away: chmod o-w {self._root}"
+            )
+        if found.st_uid not in {os.geteuid(), _ROOT_USER}:
+            raise DestinationError(
+                f"the state folder {self._root} belongs to user {found.st_uid}, and this task runs as user "
+                f"{os.geteuid()}; run it as that user, or look whether its files are yours and make it your own: "
+                f"chown -R {os.geteuid()} {self._root}"
+            )
+        self._is_safe = True
+
+    def _shows_modes(self) -> bool:
+        """Whether the disk keeps the mode that a folder is made with; mounts of SMB and FUSE often do not."""
+        probe = self._root / f"{TEMPORARY}{uuid.uuid4().hex}"
+        with self._told(probe):
+            self._disk.make_folder(probe, 0o750)
+            try:
+                return not probe.lstat().st_mode & stat.S_IWOTH
+            finally:
+                self._disk.remove_folder(probe)
 
     def _make_folder(self, folder: Path) -> None:
         if folder in self._made:
             return
+        self._check_root()
         ours = folder.is_relative_to(self._root)
         if ours and folder != self._root:
             self._make_folder(folder.parent)
@@ -133,7 +179,7 @@ class LocalStorage:
 
     def _write_temporary(self, folder: Path, content: Sequence[Piece]) -> Path:
         self._make_folder(folder)
-        temporary = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
         with self._told(temporary):
             descriptor = self._disk.create(temporary)
             try:
@@ -232,8 +278,11 @@ class LocalStorage:
     def _read(self, key: str) -> bytes:
         path = self._path(key)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            # A pipe in place of a file would be waited for, for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise _no_file(path)
                 return file.read()
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{path} is missing") from error
@@ -245,6 +294,8 @@ class LocalStorage:
         try:
             if path.is_symlink():
                 raise StorageError(f"{path} is a symbolic link, and none is followed here; remove it")
+            if path.exists() and not path.is_file():
+                raise _no_file(path)
             return pa.OSFile(str(path))
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{path} is missing") from error
@@ -254,12 +305,14 @@ class LocalStorage:
     def _list_keys(self, prefix: str) -> list[str]:
         folder = self._path(prefix)
         try:
+            if folder.is_symlink():
+                raise StorageError(f"{folder} is a symbolic link, and state is not read through one; remove it")
             names = [path.name for path in folder.iterdir()]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise unreadable(error, self._place(folder), folder) from error
-        return [f"{prefix}/{name}" for name in sorted(names) if not name.startswith(_TEMPORARY)]
+        return [f"{prefix}/{name}" for name in sorted(names) if not name.startswith(TEMPORARY)]
 
     def _published(self) -> dict[str, int] | None:
         try:
@@ -280,7 +333,7 @@ class LocalStorage:
 
     def _publish(self, files: Mapping[str, str]) -> None:
         parent = self._destination.parent
-        stage = self._root / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        stage = self._root / f"{TEMPORARY}{uuid.uuid4().hex}"
         with self._told(self._destination):
             if self._single_file:
                 ((_, key),) = files.items()
@@ -312,3 +365,7 @@ class LocalStorage:
             yield
         except OSError as error:
             raise refusal(error, self._place(path), path) from error
+
+
+def _no_file(path: Path) -> StorageError:
+    return StorageError(f"{path} is no file; remove what stands there")

@@ -280,27 +280,27 @@ def _refused(what: str) -> StorageRefusedError:
 def _translated(what: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     try:
         return call(*args, **options)
-    except FileNotFoundError as error:
-        raise ObjectMissingError(f"{what} is missing") from error
-    except FileExistsError as error:
-        raise ObjectExistsError(f"{what} exists already") from error
-    except PermissionError as error:
-        raise _refused(what) from error
-    except OSError as error:
-        if "FileAlreadyExists" in str(error):  # how ossfs tells it
-            raise ObjectExistsError(f"{what} exists already") from error
-        if error.errno in _REFUSED:
-            raise _refused(what) from error
-        if _is_unknown(error):
-            raise _UnknownOrderError(f"{what}: the store does not know what it was told to do") from None
-        # Without its words: they may hold an address that is signed, and Airflow logs all that is chained.
-        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from None
     except Exception as error:  # noqa: BLE001  # each client has its own family of time-outs and server errors
-        if _is_unknown(error):
-            raise _UnknownOrderError(f"{what}: the store does not know what it was told to do") from None
-        raise UnansweredError(f"{what}: the store did not answer ({type(error).__name__})") from None
+        failed = _in_our_words(what, error)
+    # Outside of the handler: a store's words may hold an address that is signed, and Airflow logs all that is chained.
+    raise failed
 
 
-def _is_unknown(error: Exception) -> bool:
-    """Whether a store says that it does not do such a thing; s3fs makes ``ENOSYS`` of a 501."""
-    return isinstance(error, NotImplementedError) or getattr(error, "errno", None) == errno.ENOSYS
+def _in_our_words(what: str, error: Exception) -> StorageError | StorageRefusedError:
+    match error:
+        case FileNotFoundError():
+            return ObjectMissingError(f"{what} is missing")
+        case FileExistsError():
+            return ObjectExistsError(f"{what} exists already")
+        case OSError() if "FileAlreadyExists" in str(error):  # how ossfs tells it
+            return ObjectExistsError(f"{what} exists already")
+        case OSError() if isinstance(error, PermissionError) or error.errno in _REFUSED:
+            return StorageRefusedError(
+                f"{what}: the store refuses access; the connection needs get, put, list and delete"
+            )
+        case _ if (
+            isinstance(error, NotImplementedError) or getattr(error, "errno", None) == errno.ENOSYS
+        ):  # so s3fs: 501
+            return _UnknownOrderError(f"{what}: the store does not know what it was told to do")
+        case _:
+            return UnansweredError(f"{what}: the store did not answer ({type(error).__name__})")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import sys
+import uuid
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +16,13 @@ if TYPE_CHECKING:
 
     from . import Piece
 
-__all__ = ["Posix"]
+__all__ = ["TEMPORARY", "Posix"]
+
+TEMPORARY = ".tmp-"
+"""What names begin with that nobody has to keep."""
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+_AT_CWD = -100
 
 
 class Posix:
@@ -42,8 +50,39 @@ class Posix:
         os.close(descriptor)
 
     def link(self, path: Path, name: Path) -> None:
-        """Give a file another name; ``FileExistsError`` when that is taken."""
+        """Give a file another name; ``FileExistsError`` when that is taken.
+
+        Where a disk has no hard links (SMB, FUSE), the other name gets a copy.
+        """
+        try:
+            self.hard_link(path, name)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._copy(path, name)
+
+    def hard_link(self, path: Path, name: Path) -> None:
+        """Give the same bytes another name."""
         os.link(path, name, follow_symlinks=False)
+
+    def _copy(self, path: Path, name: Path) -> None:
+        aside = name.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+        with path.open("rb") as source:
+            descriptor = self.create(aside)
+            try:
+                with os.fdopen(descriptor, "wb", closefd=False) as target:
+                    shutil.copyfileobj(source, target, 1024 * 1024)
+                self.sync(descriptor)
+                if not _renamed(aside, name, _RENAME_NOREPLACE):
+                    # Nothing better here: of two that give one name at the same moment the last one stays.
+                    if name.exists():
+                        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(name))
+                    self.rename(aside, name)
+            except OSError:
+                aside.unlink(missing_ok=True)
+                raise
+            finally:
+                self.close(descriptor)
 
     def unlink(self, path: Path) -> None:
         """Take a name away."""
@@ -55,14 +94,8 @@ class Posix:
 
     def exchange(self, a: Path, b: Path) -> None:
         """Swap two folders in one step, so that readers see the old or the new one and never none."""
-        if sys.platform == "linux":
-            at_cwd, rename_exchange = -100, 2
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), rename_exchange) == 0:
-                return
-            code = ctypes.get_errno()
-            if code not in {errno.ENOSYS, errno.EINVAL}:
-                raise OSError(code, os.strerror(code), str(b))
+        if _renamed(a, b, _RENAME_EXCHANGE):
+            return
         # No exchange here (another system, or a network file system): the old folder steps aside for a moment.
         aside = a.with_name(f"{a.name}-old")
         self.rename(b, aside)
@@ -76,3 +109,16 @@ class Posix:
     def remove_folder(self, folder: Path) -> None:
         """Remove an empty folder."""
         folder.rmdir()
+
+
+def _renamed(path: Path, name: Path, flag: int) -> bool:
+    """Linux's rename with a flag; ``False`` where that is not known (another system, some network file systems)."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_CWD, os.fsencode(path), _AT_CWD, os.fsencode(name), flag) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in {errno.ENOSYS, errno.EINVAL}:
+        return False
+    raise OSError(code, os.strerror(code), str(name))

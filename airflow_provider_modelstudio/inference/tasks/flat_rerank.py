@@ -76,7 +76,7 @@ class FlatRerank:
         check_columns(
             query_id_column=self.query_id_column,
             query_column=self.query_column,
-            document_column=self.document_column,
+            documents_column=self.document_column,  # as the operator calls it
             output_column=self.output_column,
         )
         check_at_least(1, max_documents=self.max_documents, max_bytes=self.max_bytes, top_n=self.top_n)

@@ -336,6 +336,8 @@ class ClusterConfig:
     """Whether passwords and texts may travel in clear to another machine."""
     proxy: str | None = field(default=None, repr=False)
     """``http://[user:password@]host:port`` through which all calls go."""
+    hidden: frozenset[str] = field(default=frozenset(), repr=False)
+    """Secrets that are not sent to ask, and that the server may repeat all the same, such as the key of an endpoint."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", normal_url(self.url, what="host", allow_http=self.allow_http))
@@ -365,6 +367,6 @@ class ClusterConfig:
     @property
     def secrets(self) -> frozenset[str]:
         """All that must not be shown, in all its shapes."""
-        hidden = self.auth.secrets if self.auth else frozenset()
+        hidden = self.hidden | (self.auth.secrets if self.auth else frozenset())
         password = urlsplit(self.proxy).password if self.proxy else None
         return hidden | secret_shapes(password) if password else hidden
