@@ -295,9 +295,7 @@ def _in_our_words(what: str, error: Exception) -> StorageError | StorageRefusedE
         case OSError() if "FileAlreadyExists" in str(error):  # how ossfs tells it
             return ObjectExistsError(f"{what} exists already")
         case OSError() if isinstance(error, PermissionError) or error.errno in _REFUSED:
-            return StorageRefusedError(
-                f"{what}: the store refuses access; the connection needs get, put, list and delete"
-            )
+            return _refused(what)
         case _ if (
             isinstance(error, NotImplementedError) or getattr(error, "errno", None) == errno.ENOSYS
         ):  # so s3fs: 501
