@@ -132,7 +132,7 @@ MUTANTS = (
     Mutant("a value that Airflow does not take keeps everybody from the commit", "airflow_provider_modelstudio/operators/state_store.py", "        if status is None or status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:", "        if True:", FENCE),
     Mutant("Airflow is asked once, whatever it says", ENGINE_ROOM, "                if pause is None:\n                    raise\n", "                raise\n", (*ENGINE, *REFUSALS)),
     Mutant("a stop is not heard while Airflow is asked", ENGINE_ROOM, "await _unless_stopped(self._ask_airflow(), stop)", "await self._ask_airflow()", ENGINE),
-    Mutant("what one task was served counts for another", "airflow_provider_modelstudio/inference/vault/errands.py", 'if errand not in record["errands"] or', "if", OPERATORS),
+    Mutant("what one task was served counts for another", "airflow_provider_modelstudio/inference/vault/errands.py", 'f"{_folder(plan)}/{errand}"', 'f"{_folder(plan)}/any"', OPERATORS),
     Mutant("a served run is believed unseen", ENGINE_ROOM, "    if manifest is None or not await vault.publication.shows(manifest):\n        return None", "    if manifest is None:\n        return None", OPERATORS),
     # What is durable.
     Mutant(
@@ -367,7 +367,7 @@ MUTANTS = (
     Mutant("a pipe is waited for", LOCAL, " | os.O_NONBLOCK)", ")", STATE),
     Mutant("a disk without links is taken for a closed one", f"{PACKAGE}/storage/posix.py", "            if error.errno not in _NO_LINKS:", "            if True:", STORAGE),
     Mutant("a name that is taken gets a copy", f"{PACKAGE}/storage/posix.py", "_renamed(aside, name, _RENAME_NOREPLACE)", "not self.rename(aside, name)", STORAGE),
-    Mutant("state is listed through a link", LOCAL, '            if folder.is_symlink():\n                raise StorageError(f"{folder} is a symbolic link, and state is not read', '            if False:\n                raise StorageError(f"{folder} is a symbolic link, and state is not read', STATE),
+    Mutant("state is listed through a link", LOCAL, '            if folder.is_symlink():\n                raise StorageError(f"{folder} is a symbolic link, and state is not read', '            if False:\n                raise StorageError(f"{folder} is a symbolic link, and state is not read', STORAGE),
     Mutant("Retry-After is not heard", GOVERNOR_ROOM, "if retry_after is not None and retry_after > 0.0:", "if False:", GOVERNOR),
     Mutant("an absurd Retry-After is believed", GOVERNOR_ROOM, "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after", GOVERNOR),
     Mutant("retries cost nothing", GOVERNOR_ROOM, "if self._budget >= 1.0:", "if True:", GOVERNOR),

@@ -241,6 +241,11 @@ class TestLocal:
         (tmp_path / "state" / "k").symlink_to(tmp_path / "secret")
         with pytest.raises(StorageError):
             _run(storage.read("k"))
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "1").write_bytes(b"secret")
+        (tmp_path / "state" / "folder").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(StorageError, match="state is not read through one"):
+            _run(storage.list_keys("folder"))
 
 
 class Refusing(Posix):

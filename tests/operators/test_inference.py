@@ -422,20 +422,16 @@ def _garble(record, content):
     if content is None:
         record.unlink()
         record.mkdir()
-    elif isinstance(content, dict):
-        record.write_text(json.dumps(json.loads(record.read_text()) | content))
     else:
         record.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"[]", b"{}", b"\xff", {"errands": 7}, {"errands": None}, {"run_key": 7}, None]
-)
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b"\xff", None])
 def test_a_damaged_record_of_what_was_done_costs_a_free_look(sandbox, run, tmp_path, damage):
     """Nothing is asked, and the record is mended."""
     ask = {"inference_id": "bailian_embeddings"}
     run(EmbedOperator, pa.table({"text": ["a"]}), **ask)
-    (record,) = tmp_path.glob("_out.inference/served.json")
+    (record,) = tmp_path.glob("_out.inference/*/runs/*/served/*")
     _garble(record, damage)
     for looks in (True, damage is None):  # nothing is written where a folder is
         heard = len(sandbox.calls)

@@ -12,8 +12,8 @@ Layout below the state folder, which lies beside the dataset and never in it::
     <cache_key>/runs/<run_key>/quarantine/…      rows kept out of the dataset, named by content; created once
     <cache_key>/runs/<run_key>/seals/00000.json  this part is finished, these are its books; created once
     <cache_key>/runs/<run_key>/manifest.json     THE COMMIT; created once
+    <cache_key>/runs/<run_key>/served/…          which task instances this run has served
     published.json                               which run readers see now
-    served.json                                  which task instances that run has served
     publishing/00000003-<attempt>.json           what attempt 3 was to show, and files that it may have left there
 
 An answer counts only once it is in a segment that is durable.
@@ -302,7 +302,7 @@ class Vault:
                 continue
             # What names the parts goes first: nobody may find a name without its part.
             await self.storage.delete(f"{folder}/manifest.json")
-            for below in ("seals", "keys", "parts", "quarantine", "spent"):
+            for below in ("seals", "keys", "parts", "quarantine", "spent", "served"):
                 await self.storage.clear(f"{folder}/{below}")
             await self.storage.delete(f"{folder}/plan.json")
         await self.journal.drop([segment for segment, run in segments.items() if run not in kept], lease)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_modelstudio.inference.errors import StorageError, StorageRefusedError
+from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError, StorageRefusedError
 from airflow_provider_modelstudio.inference.plan import Plan
+
+from .publication import Publication
 
 if TYPE_CHECKING:
     from airflow_provider_modelstudio.inference.storage import Storage
@@ -20,9 +22,8 @@ __all__ = ["Errands", "Served"]
 
 log = logging.getLogger(__name__)
 
-_KEY = "served.json"
 _MOST = 100
-"""The last ones; whoever is forgotten looks at the endpoint again, for free."""
+"""Of one run; whoever is forgotten looks at the endpoint again, for free."""
 
 
 class Served(NamedTuple):
@@ -35,44 +36,39 @@ class Served(NamedTuple):
 
 
 class Errands:
-    """One small record at a destination. Nothing is lost with it but a free look at the endpoint, so it fails nobody."""
+    """A small object for each, with the run that served it. Nothing is lost with one but a free look at the endpoint, so
+    it fails nobody.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     async def served(self, errand: str) -> Served | None:
-        """The run that served this errand; ``None`` when none is on record."""
-        record = await self._read()
+        """The run that served this errand and is what readers see; ``None`` when none is on record."""
         try:
-            if errand not in record["errands"] or not (record["cache_key"] + record["run_key"]).isalnum():
+            shown = await Publication(self._storage).record()
+            plan = Plan(cache_key=shown["cache_key"], run_key=shown["run_key"], inputs=(), parts=(), rows=shown["rows"])
+            if not (plan.cache_key + plan.run_key).isalnum():
                 return None
-            plan = Plan(
-                cache_key=record["cache_key"], run_key=record["run_key"], inputs=(), parts=(), rows=record["rows"]
-            )
+            record = json.loads(await self._storage.read(_key(plan, errand)))
             return Served(plan, record["currency"])
-        except (TypeError, KeyError):
+        except (StorageError, StorageRefusedError, DestinationError, ValueError, TypeError, KeyError):
             return None
 
     async def remember(self, errand: str, plan: Plan, currency: str | None) -> None:
         """Write down that the run of ``plan``, which is committed, serves this errand."""
-        before = await self._read()
-        errands = before.get("errands") if before.get("run_key") == plan.run_key else None
-        earlier = [one for one in errands if one != errand] if isinstance(errands, list) else []
-        record = {
-            "cache_key": plan.cache_key,
-            "run_key": plan.run_key,
-            "rows": plan.rows,
-            "currency": currency,
-            "errands": [*earlier, errand][-_MOST:],
-        }
         try:
-            await self._storage.replace(_KEY, json.dumps(record, indent=1).encode())
+            kept = await self._storage.list_keys(_folder(plan))
+            if len(kept) >= _MOST:
+                await self._storage.delete(*kept)
+            await self._storage.replace(_key(plan, errand), json.dumps({"currency": currency}).encode())
         except (StorageError, StorageRefusedError) as error:
             log.warning("%s; a cleared task will look at its endpoint again, for free", error)
 
-    async def _read(self) -> dict[str, Any]:
-        try:
-            record = json.loads(await self._storage.read(_KEY))
-        except (StorageError, StorageRefusedError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
+
+def _folder(plan: Plan) -> str:
+    return f"{plan.cache_key}/runs/{plan.run_key}/served"
+
+
+def _key(plan: Plan, errand: str) -> str:
+    return f"{_folder(plan)}/{errand}"
