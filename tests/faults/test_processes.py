@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 
@@ -104,10 +105,10 @@ def epochs(bench):
 
 def lease(bench, epoch):
     """What an attempt has last said of its lease; empty when it has none."""
-    try:
-        return json.loads((bench.state / "lease" / f"{epoch:08d}").read_bytes())
-    except FileNotFoundError:
-        return {}
+    for path in bench.state.glob(f"lease/{epoch:08d}-*"):
+        with contextlib.suppress(FileNotFoundError):
+            return json.loads(path.read_bytes())
+    return {}
 
 
 def journalled(bench, epoch):

@@ -100,7 +100,8 @@ def test_nothing_is_shown_where_a_store_is_down(run):
 def test_nothing_is_shown_where_the_store_of_a_source_fails(run, place, answer):
     """The same where rows come from."""
     sights = run({"embed": (answer, *READS[place])}, from_s3=True)
-    assert sights["embed"].error is not None
+    goes_on = place == "look" and answer == "no such bucket"  # there is no such object: then it may be a folder
+    assert (sights["embed"].error is None) == goes_on
 
 
 @pytest.mark.parametrize("name", INTO_A_STORE)
