@@ -114,6 +114,7 @@ MUTANTS = (
         "if False:",
         ("tests/airflow/test_fence.py",),
     ),
+    Mutant("progress that cannot be told ends the run", "airflow_provider_modelstudio/operators/state_store.py", "    except Exception:\n", "    except RuntimeError:\n", ("tests/airflow/test_fence.py",)),
     Mutant("what one task was served counts for another", "airflow_provider_modelstudio/inference/vault/errands.py", 'if errand not in record["errands"] or', "if", OPERATORS),
     Mutant("a served run is believed unseen", ENGINE_ROOM, "    if manifest is None or not await vault.publication.shows(manifest):\n        return None", "    if manifest is None:\n        return None", OPERATORS),
     # What is durable.

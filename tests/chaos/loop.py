@@ -40,6 +40,8 @@ class Report:
     accounts: Sequence[Account]
     seconds: float
     seed: int
+    taken_for_dead: int
+    """Tries that Airflow has given up on: each orphan and each frozen one, and a healthy one only on too busy a machine."""
 
     @property
     def faults(self) -> list[str]:
@@ -69,6 +71,7 @@ class Report:
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
         shown.append(", ".join(f"{self.total(strike)} {name}" for strike, name in STRIKES.items()))
+        shown.append(f"Airflow took {self.taken_for_dead} tries for dead")
         found = sum((account.found for account in self.accounts), Counter())
         if found:
             shown.append("struck while " + ", ".join(f"{stage} {count}" for stage, count in found.most_common()))
@@ -125,7 +128,8 @@ def run_loop(
             world.ended.set()
             raise
     beside = [two.account for two in (*twos, *orphaned, *stopped) if two.account.strikes]
-    return Report([*(lane.account for lane in lanes), *beside], time.monotonic() - began, seed)
+    accounts = [*(lane.account for lane in lanes), *beside]
+    return Report(accounts, time.monotonic() - began, seed, world.taken_for_dead())
 
 
 def _share(amount: int, place: int) -> int:

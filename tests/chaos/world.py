@@ -72,6 +72,10 @@ class World:
         task = self._call("GET", f"{self._path(run_id)}/taskInstances/embed")
         return task["state"], task["try_number"]
 
+    def taken_for_dead(self) -> int:
+        """Tries that Airflow has given up on because it heard nothing of them."""
+        return int(self._call("GET", "/api/v2/eventLogs?event=heartbeat%20timeout&limit=1")["total_entries"])
+
     def summary(self, run_id: str) -> dict[str, Any]:
         """What the operator returned."""
         path = f"{self._path(run_id)}/taskInstances/embed/xcomEntries/return_value?stringify=false"
