@@ -79,7 +79,7 @@ class Scene:
         )
 
     def let_arrive(self) -> None:
-        """What the frozen process sent is on the bill: else it would be taken for the other one's, which asks it, too."""
+        """All that was sent is on the bill: else it would be taken for another attempt's, which asks the same."""
         seen, since = self.attempts.paid(), time.monotonic()
         while time.monotonic() < since + SETTLED_SECONDS:
             time.sleep(0.2)

@@ -112,6 +112,7 @@ class Tries:
         scene.wait_for_end([run])
         if not victim.is_gone(wait=END_SECONDS):
             self.account.fault(f"{version.name}: the first try lives on")
+        scene.let_arrive()  # by then Airflow has heard, too, what the first one's supervisor says of it
         scene.settle([run], woken=woken)
         if (ended := self.world.task(run)) != ("success", 2):
             self.account.fault(f"{version.name}: the task is {ended}")
