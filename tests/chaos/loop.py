@@ -41,7 +41,9 @@ class Report:
     seconds: float
     seed: int
     taken_for_dead: int
-    """Tries that Airflow has given up on: each orphan and each frozen one, and a healthy one only on too busy a machine."""
+    """Tries that Airflow has heard nothing of for long: each orphan and each frozen one. A few that were killed, too: their
+    end is overlooked when news of two tries of one task come together. Healthy ones only on a machine that is too busy.
+    """
 
     @property
     def faults(self) -> list[str]:
