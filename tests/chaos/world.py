@@ -140,7 +140,7 @@ def open_world(folder: Path) -> Iterator[World]:
                 "AIRFLOW__CORE__PARALLELISM": "12",
                 "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
                 # A task without a supervisor is missed after twenty seconds, not five minutes. A healthy one has
-                # seven heartbeats in that time, of which a busy machine may lose six.
+                # six heartbeats in that time, of which a busy machine may lose five.
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "3",
