@@ -132,6 +132,7 @@ MUTANTS = (
     Mutant("a value that Airflow does not take keeps everybody from the commit", "airflow_provider_modelstudio/operators/state_store.py", "        if status is None or status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:", "        if True:", FENCE),
     Mutant("Airflow is asked once, whatever it says", ENGINE_ROOM, "                if pause is None:\n                    raise\n", "                raise\n", (*ENGINE, *REFUSALS)),
     Mutant("a stop is not heard while Airflow is asked", ENGINE_ROOM, "await _unless_stopped(self._ask_airflow(), stop)", "await self._ask_airflow()", ENGINE),
+    Mutant("progress that cannot be told ends the run", "airflow_provider_modelstudio/operators/state_store.py", "    except Exception:\n", "    except RuntimeError:\n", FENCE),
     Mutant("what one task was served counts for another", "airflow_provider_modelstudio/inference/vault/errands.py", 'f"{_folder(plan)}/{errand}"', 'f"{_folder(plan)}/any"', OPERATORS),
     Mutant("a served run is believed unseen", ENGINE_ROOM, "    if manifest is None or not await vault.publication.shows(manifest):\n        return None", "    if manifest is None:\n        return None", OPERATORS),
     # What is durable.

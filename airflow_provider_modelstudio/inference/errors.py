@@ -47,6 +47,7 @@ __all__ = [
     "StorageRefusedError",
     "SupersededError",
     "TransientError",
+    "without_suppressed",
 ]
 
 
@@ -161,3 +162,12 @@ class SupersededError(TransientError):
 
 class InterruptedRunError(TransientError):
     """The run was asked to stop; answers in flight were kept."""
+
+
+def without_suppressed(error: BaseException) -> None:
+    """Let go of everything that ``error`` was raised ``from None`` of: others' words, which nobody is to see."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if seen.__suppress_context__ and seen.__cause__ is None:
+            seen.__context__ = None
+        seen = seen.__cause__ or seen.__context__

@@ -28,9 +28,11 @@ from airflow_provider_modelstudio.inference.engine import (
 from airflow_provider_modelstudio.inference.errors import (
     ConfigurationError,
     EndpointError,
+    ModelStudioError,
     OutageError,
     PermanentError,
     RequestError,
+    without_suppressed,
 )
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.plan import make_plan
@@ -222,8 +224,11 @@ class InferenceOperator(BaseOperator):
         self._stop = stop = StopSignal()
         try:
             summary = self._run(context, stop)
-        except PermanentError as error:
-            raise AirflowFailException(str(error)) from error
+        except ModelStudioError as error:
+            without_suppressed(error)
+            if isinstance(error, PermanentError):
+                raise AirflowFailException(str(error)) from error
+            raise
         record = summary.as_dict()
         if isinstance(summary, Estimate):
             tell_estimate(summary)

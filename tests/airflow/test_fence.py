@@ -19,12 +19,30 @@ from airflow.utils.session import create_session
 from packaging.version import Version
 from sqlalchemy import select
 
+from airflow_provider_modelstudio.inference.engine import Progress
 from airflow_provider_modelstudio.inference.errors import OutageError, SupersededError
-from airflow_provider_modelstudio.operators.state_store import fence
+from airflow_provider_modelstudio.operators.state_store import fence, keep_progress
 from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 
 HAS_STATE_STORE = Version(version("apache-airflow")) >= Version("3.3")
 TEXTS = [f"text number {i}" for i in range(30)]
+PROGRESS = Progress(
+    rows=30,
+    rows_done=10,
+    rows_to_ask=30,
+    embedded=10,
+    reused=0,
+    deduplicated=0,
+    failed=0,
+    requests=1,
+    cost_estimated=None,
+    in_flight=1,
+    limit=1,
+    limited_by="cap",
+    rows_per_second=1.0,
+    seconds=10.0,
+    seconds_left=20.0,
+)
 
 
 class Replaced(EmbedOperator):
@@ -153,3 +171,17 @@ def test_a_setting_that_makes_no_sense_keeps_nobody_from_the_commit(caplog):
     """Airflow's own refusal of its settings would be the same in every try."""
     ask(ValueError("[state_store] default_retention_days must be >= 0, got -1"))
     assert "could not be asked" in caplog.text
+
+
+@pytest.mark.parametrize("told", [BrokenPipeError(32, "Broken pipe"), EOFError("Request socket closed before length")])
+def test_a_task_without_a_supervisor_goes_on(told):
+    """Nobody ends a task whose supervisor was killed, and all that it asks of it fails; what it has paid for must stay."""
+    asked = []
+
+    class Store:
+        def set(self, key, value):
+            asked.append(key)
+            raise told
+
+    keep_progress({"task_state_store": Store()}, PROGRESS)
+    assert asked == ["progress"]

@@ -18,6 +18,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs in all, half on disk and half on S3")
     parser.add_argument("--terms", type=int, default=10, help="SIGTERMs in all")
     parser.add_argument("--pairs", type=int, default=4, help="zombies, and as many side-by-side runs")
+    parser.add_argument("--orphans", type=int, default=4, help="tries whose supervisor is killed")
+    parser.add_argument("--frozen", type=int, default=4, help="tries that are frozen together with their supervisor")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--keep", type=Path, help="folder to work in, which stays; else a temporary one")
     given = parser.parse_args()
@@ -30,6 +32,8 @@ def main() -> int:
                 kills=given.kills,
                 terms=given.terms,
                 pairs=given.pairs,
+                orphans=given.orphans,
+                frozen=given.frozen,
                 seed=given.seed,
                 say=lambda line: print(f"[{time.monotonic() - began:4.0f} s] {line}", flush=True),
             )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.places import Place
 
-__all__ = ["Victim", "newest_epoch", "open_victim"]
+__all__ = ["Victim", "newest_epoch", "open_supervisor", "open_victim"]
 
 
 def newest_epoch(keys: Iterable[str]) -> tuple[int, str | None]:
@@ -40,6 +40,10 @@ class Victim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it, awake."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.descriptor, signal.SIGCONT)  # nothing stays frozen
         os.close(self.descriptor)
@@ -77,9 +81,24 @@ def open_victim(place: Place, destination: str, key: str) -> Victim | None:
     return victim
 
 
+def open_supervisor(victim: Victim) -> Victim:
+    """The process that Airflow knows a task by: the parent of the one that does the work."""
+    pid = int(_stat(victim.pid)[1])
+    supervisor = Victim(pid, os.pidfd_open(pid))
+    if victim.is_gone() or int(_stat(victim.pid)[1]) != pid:
+        os.close(supervisor.descriptor)
+        raise RuntimeError(f"process {victim.pid} was gone before its supervisor was found")
+    return supervisor
+
+
 def _started(pid: int) -> str:
     """In clock ticks since boot; tells a process from another one with its number."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return _stat(pid)[19]
     except OSError:
         return ""
+
+
+def _stat(pid: int) -> list[str]:
+    """What Linux tells of a process, from its state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -52,10 +52,10 @@ class World:
     ended: threading.Event = field(default_factory=threading.Event)
     """One of the lanes has failed: the others need not go on."""
 
-    def trigger(self, source: str, destination: str) -> str:
+    def trigger(self, source: str, destination: str, *, batch_size: int = BATCH, concurrency: int = CONCURRENCY) -> str:
         """Ask Airflow for a run; its id."""
         run_id = f"chaos-{uuid.uuid4().hex[:12]}"
-        conf = {"source": source, "destination": destination, "batch_size": BATCH, "concurrency": CONCURRENCY}
+        conf = {"source": source, "destination": destination, "batch_size": batch_size, "concurrency": concurrency}
         try:
             self._call("POST", f"/api/v2/dags/{DAG_ID}/dagRuns", dag_run_id=run_id, logical_date=None, conf=conf)
         except ApiError as error:
@@ -66,6 +66,15 @@ class World:
     def state(self, run_id: str) -> str:
         """``running``, ``success`` …"""
         return str(self._call("GET", self._path(run_id))["state"])
+
+    def task(self, run_id: str) -> tuple[str, int]:
+        """State of the task, and the number of its newest try."""
+        task = self._call("GET", f"{self._path(run_id)}/taskInstances/embed")
+        return task["state"], task["try_number"]
+
+    def taken_for_dead(self) -> int:
+        """Tries that Airflow has given up on because it heard nothing of them."""
+        return int(self._call("GET", "/api/v2/eventLogs?event=heartbeat%20timeout&limit=1")["total_entries"])
 
     def summary(self, run_id: str) -> dict[str, Any]:
         """What the operator returned."""
@@ -128,8 +137,14 @@ def open_world(folder: Path) -> Iterator[World]:
                 "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(
                     {"conn_type": "aws", "login": "made-up", "password": "made-up-secret", "extra": keys}
                 ),
-                "AIRFLOW__CORE__PARALLELISM": "8",
+                "AIRFLOW__CORE__PARALLELISM": "12",
                 "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+                # A task without a supervisor is missed after twenty seconds, not five minutes. A healthy one has
+                # six heartbeats in that time, of which a busy machine may lose five.
+                "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+                "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+                "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "3",
+                "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "7",
             }
             airflow = PrivateAirflow(sessions, dags=HERE / "dags", port=_free_port(), settings=settings)
             airflow.migrate()

@@ -250,10 +250,8 @@ def failures(lane):
     return wire | {name: (None, given) for name, given in _parameters(lane).items()}
 
 
-def everything_shown(error, *, suppressed=True):
-    """All that a log could show of an exception and of all it is chained to; ``suppressed``: with what Python and Airflow
-    leave out, since it was raised ``from None``.
-    """
+def everything_shown(error):
+    """All that a log could show of an exception and of all it is chained to, also what it was raised ``from None`` of."""
     left, seen = [error], set()
     while left:
         one = left.pop()
@@ -261,7 +259,7 @@ def everything_shown(error, *, suppressed=True):
             continue
         seen.add(id(one))
         yield from (str(one), repr(one), repr(one.args), repr(vars(one)))
-        left += [one.__cause__, one.__context__ if suppressed or not one.__suppress_context__ else None]
+        left += [one.__cause__, one.__context__]
     yield "".join(traceback.format_exception(error))
 
 
@@ -311,10 +309,10 @@ class Sight:
             if content and path.suffix not in {".seg", ".bin"}:
                 yield str(path), json.loads(content)
 
-    def texts(self, *, suppressed=True):
+    def texts(self):
         """Where something stands → what stands there."""
         if self.error is not None:
-            for number, text in enumerate(everything_shown(self.error, suppressed=suppressed)):
+            for number, text in enumerate(everything_shown(self.error)):
                 yield f"exception {number}", text
         for where, value in (("result", self.result), ("store", self.store.values)):
             yield where, repr(value)

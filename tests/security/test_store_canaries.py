@@ -68,7 +68,7 @@ def run(guard, s3, logs):
         assert s3.failed >= len(faults)
         filesystem.invalidate_cache()
         for name, sight in sights.items():
-            assert shown_of(sight.texts(suppressed=not from_s3), HIDDEN) == [], name
+            assert shown_of(sight.texts(), HIDDEN) == [], name
             for key in filesystem.find(f"bucket/out/_{name.replace(' ', '-')}.inference"):
                 is_data = key.endswith(".parquet") or (key.endswith(".seg") and said[name])
                 content = b"" if is_data else filesystem.cat_file(key)
