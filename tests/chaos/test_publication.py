@@ -150,9 +150,12 @@ def test_a_kill_while_publishing_leaves_no_strangers(make_storage, tmp_path, at)
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("removed", [False, True])
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_who_wakes_up_while_publishing_leaves_the_newest_version(make_storage, tmp_path, at):
-    """Frozen anywhere in a publication, while a newer version was published: readers end up with the newer one."""
+def test_who_wakes_up_while_publishing_leaves_the_newest_version(make_storage, tmp_path, at, removed):
+    """Frozen anywhere in a publication, while a newer version was published: readers end up with the newer one, also where
+    the older run was removed.
+    """
     if at == 4 and isinstance(make_storage(), LocalStorage):
         pytest.skip("a folder on disk is swapped in one step, and needs no second one")
 
@@ -161,7 +164,13 @@ def test_who_wakes_up_while_publishing_leaves_the_newest_version(make_storage, t
         await show(first, await commit(first, tmp_path, 1), 1)
         newest = vault_of(make_storage(), 3)
         manifest = await commit(newest, tmp_path, 3)
-        older = vault_of(interrupted(make_storage(), at, lambda: show(newest, manifest, 3)), 2)
+
+        async def replaced():
+            await show(newest, manifest, 3)
+            if removed:
+                await newest.storage.clear(older.manifest_key.replace("manifest.json", "parts"))
+
+        older = vault_of(interrupted(make_storage(), at, replaced), 2)
         with pytest.raises(SupersededError, match="a newer run into this destination has published"):
             await show(older, await commit(older, tmp_path, 2), 2)
         assert await newest.publication.shows(manifest)

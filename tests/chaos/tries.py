@@ -62,7 +62,9 @@ class Tries:
                     self._let_finish(scene, version, victim)
                 self._finish(scene, version, run, victim, woken=slow)
         self.account.strikes["orphan"] += 1
-        self.say(f"{version.name}: orphaned, {'and the next try took over' if slow else 'and left when it had everything'}")
+        self.say(
+            f"{version.name}: orphaned, {'and the next try took over' if slow else 'and left when it had everything'}"
+        )
 
     def _overtake(self, scene: Scene, version: Version, victim: Victim) -> None:
         """The next try begins while the orphan works, and goes on from what that has kept."""

@@ -60,7 +60,12 @@ class Publication:
         await self._storage.create(mine, json.dumps(order, indent=1).encode())
         done = None
         while (newest := (await self._orders())[-1]) != done:
-            await self._carry_out(await self._order(newest))
+            try:
+                await self._carry_out(await self._order(newest), lease if newest == mine else None)
+            except (SupersededError, ObjectMissingError):  # replaced meanwhile, and removed
+                if newest == (await self._orders())[-1]:
+                    raise
+                continue
             done = newest
         if done != mine:
             raise SupersededError(
@@ -69,9 +74,12 @@ class Publication:
         for key in (await self._orders())[:-_KEPT]:
             await self._storage.delete(key)
 
-    async def _carry_out(self, order: dict[str, Any]) -> None:
+    async def _carry_out(self, order: dict[str, Any], lease: Lease | None) -> None:
+        """:param lease: of one whose order is its own; whoever carries out another's is past its own."""
         keys, record = order["keys"], order["record"]
         await self._storage.publish(keys)
+        if lease is not None:
+            lease.check()  # files of both versions may be there; the record names one
         await self._storage.replace(PUBLISHED, json.dumps(record, indent=1).encode())
         if await self._storage.published() != record["files"]:
             await self._storage.publish(keys)  # what the record named until now may go
