@@ -185,7 +185,7 @@ MUTANTS = (
     Mutant(
         "a commit drops what others paid for",
         ENGINE_ROOM,
-        "[segment for segment in segments if segment not in known.foreign]",
+        "[one for one in segments if one in seen or vault.journal.wrote(one)]",
         "segments",
         ENGINE,
     ),
@@ -222,9 +222,16 @@ MUTANTS = (
     Mutant("a publication leaves no word", PUBLICATION, 'strangers -= set((await self._order(key))["files"])', "pass", PUBLISHING),
     Mutant("one that wakes up shows an older version", PUBLICATION, "while (newest := (await self._orders())[-1]) != done:", "while (newest := mine) != done:", PUBLISHING),
     Mutant("one that wakes up leaves a record of nothing", PUBLICATION, "                if newest == (await self._orders())[-1]:\n                    raise\n", "                raise\n", PUBLISHING),
-    Mutant("one that wakes up removes newer runs", VAULT, "            lease.check()  # what was committed so far is older; one that was frozen may find newer ones\n", "", WAKING),
     Mutant("a run that waited shows what is older", ENGINE_ROOM, "                await asyncio.to_thread(self._source.check_unchanged)\n            lease.check()", "                pass\n            lease.check()", WAKING),
     Mutant("a commit without parts is believed", ENGINE_ROOM, "            if manifest is None or not await self._vault.can_show(manifest):\n", "            if manifest is None:\n", WAKING),
+    Mutant("a seal without its part is believed", VAULT, "if run_key is not None or seal.key in there}", "if True}", ("tests/inference/test_vault.py",)),
+    Mutant("a seal without its part stays", VAULT, "            if first.key not in await self.parts_there(self.plan.run_key):  # see :meth:`can_show`\n", "            if False:\n", ("tests/inference/test_vault.py",)),
+    Mutant("one that wakes up goes on removing", VAULT, "                lease.check()  # what was listed is older then; one that was frozen may have found what is newer\n", "", (*WAKING, "tests/inference/test_vault.py")),
+    Mutant("a commit drops what came meanwhile", ENGINE_ROOM, "[one for one in segments if one in seen or vault.journal.wrote(one)]", "[one for one in segments if one not in known.foreign]", WAKING),
+    Mutant("a mount of one user is refused", LOCAL, "{os.geteuid(), _ROOT_USER, mine.st_uid}", "{os.geteuid(), _ROOT_USER}", STORAGE),
+    Mutant("the time of a machine is believed", LEASE, " if self._storage.has_clock else 0.0", "", LEASES),
+    Mutant("a published file of another size stays", OBJECTS, "            if shown.get(name) != sizes[key]:", "            if name not in shown:", STORAGE),
+    Mutant("a credential that ran out stops the task", OBJECTS, "        case OSError() if _code_of(error) in _PASSING:", "        case OSError() if False:", STORES),
     Mutant("a commit without parts stays", VAULT, "            if first is not None and await self.can_show(first):\n", "            if first is not None:\n", ("tests/inference/test_vault.py",)),
     Mutant("files that the record names go", OBJECTS, "set(shown) - set(files) - await self._named()", "set(shown) - set(files)", PUBLISHING),
     Mutant("a dead try's rows stay in the quarantine", VAULT, "(key for key in found if key not in named)", "()", QUARANTINE),
@@ -350,10 +357,12 @@ MUTANTS = (
         "parts are looked at before the journal",
         RECALL,
         """        segments = await self._vault.journal.segments()
+        self.segments = frozenset(segments)
         sealed = await self._vault.seals()
 """,
         """        sealed = await self._vault.seals()
         segments = await self._vault.journal.segments()
+        self.segments = frozenset(segments)
 """,
         ENGINE,
     ),
@@ -365,7 +374,7 @@ MUTANTS = (
     Mutant("what a store says is chained", OBJECTS, "        failed = _in_our_words(what, error)\n", "        raise _in_our_words(what, error) from error\n", STORE_CANARIES),
     Mutant("clients of stores log what a store says", LOCATIONS, "        _quiet_clients()\n", "", STORE_CANARIES),
     Mutant("a state folder that all may write to is believed", LOCAL, "        elif found.st_mode & stat.S_IWOTH:", "        elif False:", STATE),
-    Mutant("a state folder of another user is believed", LOCAL, "        if found.st_uid not in {os.geteuid(), _ROOT_USER}:", "        if False:", STATE),
+    Mutant("a state folder of another user is believed", LOCAL, "        if found.st_uid not in {os.geteuid(), _ROOT_USER, mine.st_uid}:", "        if False:", STATE),
     Mutant("a pipe is waited for", LOCAL, " | os.O_NONBLOCK)", ")", STATE),
     Mutant("a disk without links is taken for a closed one", f"{PACKAGE}/storage/posix.py", "            if error.errno not in _NO_LINKS:", "            if True:", STORAGE),
     Mutant("a name that is taken gets a copy", f"{PACKAGE}/storage/posix.py", "_renamed(aside, name, _RENAME_NOREPLACE)", "not self.rename(aside, name)", STORAGE),

@@ -168,7 +168,8 @@ def test_who_wakes_up_while_publishing_leaves_the_newest_version(make_storage, t
         async def replaced():
             await show(newest, manifest, 3)
             if removed:
-                await newest.storage.clear(older.manifest_key.replace("manifest.json", "parts"))
+                parts = await newest.storage.list_keys(older.manifest_key.replace("manifest.json", "parts"))
+                await newest.storage.delete(*parts)
 
         older = vault_of(interrupted(make_storage(), at, replaced), 2)
         with pytest.raises(SupersededError, match="a newer run into this destination has published"):

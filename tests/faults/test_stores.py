@@ -110,6 +110,21 @@ def test_a_store_that_stays_away_fails_the_try():
         run_in_virtual_time(storage_over(Away()).create("epoch/1", b"mine"))
 
 
+@pytest.mark.parametrize(("code", "kind"), [("ExpiredToken", StorageError), ("AccessDenied", StorageRefusedError)])
+def test_credentials_that_ran_out_are_no_refusal(code, kind):
+    """s3fs takes both for the same; a new try has new credentials, and nobody has to do anything."""
+
+    class Refusing(Store):
+        def pipe_file(self, path, value, mode="overwrite", **options):
+            answered = Exception(code)
+            answered.response = {"Error": {"Code": code}}
+            raise PermissionError("the store said no") from answered
+
+    with pytest.raises((StorageError, StorageRefusedError)) as told:
+        run_in_virtual_time(storage_over(Refusing()).create("epoch/1", b"mine"))
+    assert issubclass(told.type, kind)
+
+
 def test_a_listing_is_never_taken_from_a_cache():
     """What somebody else wrote a moment ago is seen, though the file system remembers an older listing."""
 

@@ -28,7 +28,7 @@ from tests.inference.virtual_time import run_in_virtual_time
 
 TEXTS = [f"row number {i}" for i in range(357)]
 NAMES = random.Random(0)  # noqa: S311  # the same each time
-ELSEWHERE = Process("another machine", "boot", 1, "1")
+ELSEWHERE = Process("another machine", "boot", "", 1, "1")
 
 
 class Memory:
@@ -38,6 +38,8 @@ class Memory:
         self.objects = objects
         self.dice = dice
         self.frozen_until = 0.0
+
+    has_clock = True
 
     async def pause(self):
         loop = asyncio.get_running_loop()
@@ -144,6 +146,34 @@ def test_who_let_its_lease_run_out_is_passed():
         with pytest.raises(SupersededError, match="another run into this destination"):
             frozen.check()
         keeping.cancel()
+
+    run_in_virtual_time(history())
+
+
+def test_a_clock_that_was_set_takes_nobodys_lease():
+    """Where a store takes the time of the machine, an hour that passed at once tells nothing about a lease."""
+
+    class Unclocked(Memory):
+        has_clock = False
+
+        async def modified(self, key):
+            return await super().modified(key) + (3600.0 if key.startswith("epoch") else 0.0)
+
+    async def history():
+        objects, clock = {}, asyncio.get_running_loop().time
+        first, second = (
+            Lease(Unclocked(objects, random.Random(0)), owner, attempt=owner, clock=clock, ttl=3.0, process=ELSEWHERE)  # noqa: S311
+            for owner in "ab"
+        )
+        await first.acquire()
+        keeping = asyncio.create_task(first.keep())
+        waiting = asyncio.create_task(second.acquire())
+        await asyncio.sleep(20.0)
+        first.check()
+        assert not waiting.done()
+        keeping.cancel()
+        await first.release()
+        await waiting
 
     run_in_virtual_time(history())
 

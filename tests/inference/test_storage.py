@@ -60,6 +60,22 @@ class Shapeless(Posix):
         folder.chmod(0o777)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_mount_that_shows_one_user_is_used(tmp_path):
+    """NFS that squashes users, SMB, FUSE: a folder of ours shows somebody else, as the state folder does."""
+
+    class Squashing(Posix):
+        def make_folder(self, folder, mode):
+            super().make_folder(folder, mode)
+            os.chown(folder, 12345, 12345)
+
+    for number in range(2):
+        storage = LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False, disk=Squashing())
+        _run(storage.create(f"k/{number}", b"content"))
+    with pytest.raises(DestinationError, match="belongs to user 12345"):
+        _run(LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False).create("k/3", b"content"))
+
+
 def test_a_mount_that_shows_one_mode_is_used_with_a_warning(tmp_path, caplog):
     """There nobody can tell who may write; where modes mean something, a folder that is open to all is refused."""
     places = tmp_path / "_data.inference", tmp_path / "data"
@@ -137,15 +153,21 @@ def test_replace_and_delete(storage):
         _run(storage.read("lease"))
 
 
-def test_a_folder_is_cleared(storage):
-    """What lies directly below is gone, what lies elsewhere stays, and an empty or missing folder is no error."""
+def test_a_folder_is_forgotten_when_it_is_empty(storage, tmp_path):
+    """What lies in it stays, what is empty is gone from the disk, and what was forgotten may be written again."""
     for key in ("run/seals/1", "run/seals/2", "run/parts/1"):
         _run(storage.create(key, b"x"))
+    _run(storage.forget_folder("run/seals"))
+    assert _run(storage.list_keys("run/seals")) == ["run/seals/1", "run/seals/2"]
+    _run(storage.delete("run/seals/1", "run/seals/2"))
     for _ in range(2):
-        _run(storage.clear("run/seals"))
+        _run(storage.forget_folder("run/seals"))
         assert _run(storage.list_keys("run/seals")) == []
+    assert not list(tmp_path.rglob("seals"))
     assert _run(storage.list_keys("run/parts")) == ["run/parts/1"]
-    _run(storage.clear("run/nothing"))
+    _run(storage.forget_folder("run/nothing"))
+    _run(storage.create("run/seals/3", b"x"))
+    assert _run(storage.list_keys("run/seals")) == ["run/seals/3"]
 
 
 @pytest.mark.parametrize("key", ["../out", "/etc/passwd", "a/../../b", "a//b", "./a", ""])
@@ -184,6 +206,28 @@ def test_publishing_shows_exactly_the_files(storage, tmp_path):
     _run(storage.publish({"two": "parts/two", "three": "parts/three"}))
     assert _run(storage.published()) == {"two": 3, "three": 5}
     assert _run(storage.list_keys("parts")) == ["parts/one", "parts/three", "parts/two"]
+
+
+def test_a_published_file_of_another_size_is_published_again(storage, tmp_path):
+    """Whoever cut it short."""
+    _part(storage, tmp_path, "one", b"content")
+    _run(storage.publish({"one": "parts/one"}))
+    if isinstance(storage, LocalStorage):
+        (tmp_path / "data" / "one").unlink()
+        (tmp_path / "data" / "one").write_bytes(b"con")
+    else:
+        storage._fs.pipe_file(f"{storage._destination}/one", b"con")
+    assert _run(storage.published()) == {"one": 3}
+    _run(storage.publish({"one": "parts/one"}))
+    assert _run(storage.published()) == {"one": 7}
+
+
+def test_a_part_that_is_gone_is_named(storage):
+    """What cannot be published is missing, on every store."""
+    _run(storage.create("parts/there", b"x"))
+    with pytest.raises(ObjectMissingError, match="parts/gone"):
+        _run(storage.publish({"gone": "parts/gone"}))
+    assert not _run(storage.published())
 
 
 def test_a_part_may_be_stored_again(storage, tmp_path):

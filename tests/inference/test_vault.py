@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.errors import StorageError, SupersededError
 from airflow_provider_modelstudio.inference.plan import InputFile, make_plan
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.vault import LocalFile, Vault
@@ -63,7 +63,8 @@ def test_a_commit_whose_parts_are_gone_is_replaced(vaults, tmp_path):
             [await seal(first, tmp_path, at, rows) for at, rows in enumerate([[1, 2], [3]])], owner="1", removed=0
         )
         for below in ("seals", "keys", "parts"):
-            await first.storage.clear(f"{first.manifest_key.rpartition('/')[0]}/{below}")
+            found = await first.storage.list_keys(f"{first.manifest_key.rpartition('/')[0]}/{below}")
+            await first.storage.delete(*found)
         seals = [await seal(second, tmp_path, at, rows) for at, rows in enumerate([[4, 5], [6]])]
         manifest = await second.commit(seals, owner="2", removed=0)
         assert manifest.owner == "2"
@@ -71,6 +72,55 @@ def test_a_commit_whose_parts_are_gone_is_replaced(vaults, tmp_path):
         assert await second.can_show(manifest)
 
     asyncio.run(story())
+
+
+def test_a_seal_whose_part_is_gone_counts_for_nothing(vaults, tmp_path):
+    """It came from one that was frozen, after its run had been removed: the part is made anew."""
+
+    async def story():
+        first, second = vaults
+        old = await seal(first, tmp_path, 0, [1, 2])
+        await first.storage.delete(old.key)
+        assert await second.seals() == {}
+        new = await seal(second, tmp_path, 0, [4, 5])
+        assert new.sha256 != old.sha256
+        assert await second.seals() == {0: new}
+
+    asyncio.run(story())
+
+
+class Ending:
+    """A lease that is over after so many looks."""
+
+    def __init__(self, looks):
+        self.left = looks
+
+    def check(self):
+        self.left -= 1
+        if self.left < 0:
+            raise SupersededError
+
+
+@pytest.mark.parametrize("looks", range(6))
+def test_who_lost_its_lease_goes_on_removing_nothing(tmp_path, looks):
+    """Between any two objects: what it has listed may be somebody else's by now."""
+    pinned = InputFile(path="in.parquet", size=1, stamp="1", row_groups=(3,))
+    made = [replace(pinned, stamp=stamp) for stamp in "12"]
+    plans = [make_plan([one], endpoint={}, settings={}, output={}, single_file=False, part_rows=2) for one in made]
+    storage = LocalStorage(tmp_path / "_out.inference", tmp_path / "out", single_file=False)
+    old, new = (Vault(storage, plan) for plan in plans)
+
+    async def story():
+        for vault in (old, new):
+            await vault.record_plan()
+            seals = [await seal(vault, tmp_path, at, rows) for at, rows in enumerate([[1, 2], [3]])]
+            await vault.commit(seals, owner="", removed=0)
+        before = {path for path in (tmp_path / "_out.inference").rglob("*") if path.is_file()}
+        with pytest.raises(SupersededError):
+            await new.forget_other_runs({}, Ending(looks))
+        return before - {path for path in (tmp_path / "_out.inference").rglob("*") if path.is_file()}
+
+    assert len(asyncio.run(story())) == looks
 
 
 def test_who_seals_first_has_sealed(vaults, tmp_path):

@@ -120,9 +120,7 @@ def test_a_commit_of_a_run_that_is_gone_counts_for_nothing(place):
 
     run_in_virtual_time(older())
     place.check(NEW)
-    leftover = [
-        path for path in place.state.glob("*/runs/*/manifest.json") if not any((path.parent / "parts").iterdir())
-    ]
+    leftover = [path for path in place.state.glob("*/runs/*/manifest.json") if not list(path.parent.glob("parts/*"))]
     assert len(leftover) == 1
     bring_back()
     service = Scripted()
@@ -130,3 +128,39 @@ def test_a_commit_of_a_run_that_is_gone_counts_for_nothing(place):
     place.check(OLD)
     assert set(service.billed) == set(OLD) - set(NEW)
     assert json.loads((place.state / "published.json").read_text())["rows"] == len(OLD)
+
+
+def test_answers_that_come_while_another_run_works_are_kept(place):
+    """A run that was replaced still hears what it had asked, and keeps it; the one that replaced it has no use for it."""
+    place.write(OLD)
+    other = [f"another {i}" for i in range(30)]
+
+    async def both():
+        woken = asyncio.Event()
+
+        async def slowly():
+            await woken.wait()
+
+        late = Scripted(lambda number, texts: slowly() if number < 3 else asyncio.sleep(1e6))
+        first = asyncio.create_task(start(place, service=late, owner="one"))
+        await asyncio.sleep(1.0)
+        place.write(other)
+
+        async def asked():
+            if not woken.is_set():
+                woken.set()
+                await asyncio.sleep(1.0)
+
+        second = await start(place, service=Scripted(lambda number, texts: asked()), owner="one")
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        return late, second
+
+    late, second = run_in_virtual_time(both())
+    assert set(late.billed) == set(OLD[:20])
+    assert second.embedded == len(other)
+    place.write(OLD)
+    service = Scripted()
+    run(place, service)
+    place.check(OLD)
+    assert set(service.billed) == set(OLD[20:])

@@ -286,12 +286,14 @@ def test_no_changed_byte_of_state_becomes_a_wrong_row(bench, kind, changed):
     names = [path.name for path in bench.destination.iterdir()]
     path = kinds(bench)[kind]
     content = path.read_bytes()
-    for at in range(0, len(content), max(1, len(content) // 12)):
+    places = range(0, len(content), max(1, len(content) // 12))
+    if kind == "lease":  # one that is not known to be released is waited for, half a minute each time
+        places = (0, content.index(b"released"))
+    for at in places:
         damaged = bytearray(content)
         damaged[at] ^= 4
         path.unlink()
         path.write_bytes(damaged)
-        os.utime(path, (0.0, 0.0))  # nobody waits for a lease of long ago
         try:
             bench.run(context=context_of(run_id="again"))
         except Exception:  # noqa: BLE001, S110  # refused is well; in words of ours is another test

@@ -149,8 +149,12 @@ class SimulatedStorage:
         for key in keys:
             await self._do(lambda key=key: self.world.store.objects.pop(key, None))
 
-    async def clear(self, prefix):
-        await self.delete(*await self.list_keys(prefix))
+    async def forget_folder(self, prefix):
+        pass
+
+    @property
+    def has_clock(self):
+        return self.world.has_clock
 
     async def modified(self, key):
         return await self._do(lambda: self._get(key)[1])

@@ -92,6 +92,8 @@ class World:
         """The store can create an object only if there is none."""
         self.copies = self.dice.random() < 0.5
         """The store publishes file by file, and readers go by the record; else it swaps a folder."""
+        self.has_clock = self.dice.random() < 0.5
+        """The store stamps objects by a clock of its own."""
         self.part_rows = self.dice.choice([17, 40, 200])
         self.policy = self.dice.choice(["null", "quarantine"])
         self.versions: list[list[list[str]]] = []

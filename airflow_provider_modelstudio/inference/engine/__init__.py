@@ -303,7 +303,9 @@ class _Run:
         manifest = await vault.commit(
             [*seals.values(), *writer.seals.values()], owner=options.owner, removed=found.removed
         )
-        await vault.journal.drop([segment for segment in segments if segment not in known.foreign], lease)
+        # Not what came while we worked, from one that was replaced: those answers are in no part.
+        seen = known.segments - known.foreign.keys()
+        await vault.journal.drop([one for one in segments if one in seen or vault.journal.wrote(one)], lease)
         await lease.forget_earlier()
         return manifest
 

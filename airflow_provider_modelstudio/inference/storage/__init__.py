@@ -66,13 +66,15 @@ class Storage(Protocol):
     async def delete(self, *keys: str) -> None:
         """Return when none of the objects is there any more; no error where there was none."""
 
-    async def clear(self, prefix: str) -> None:
-        """Return when no object is directly below the folder ``prefix``, and none will come back after a power cut,
-        whoever removed it.
-        """
+    @property
+    def has_clock(self) -> bool:
+        """Whether it stamps objects by a clock of its own, which no worker sets."""
 
     async def modified(self, key: str) -> float:
         """Seconds since the epoch by the clock of the store."""
+
+    async def forget_folder(self, prefix: str) -> None:
+        """Remove what is left of a prefix where it is a folder, if nothing lies below it."""
 
     async def published(self) -> dict[str, int] | None:
         """Files of the destination and their sizes in bytes; ``None`` when there is no destination."""

@@ -93,8 +93,14 @@ class LocalStorage:
     async def delete(self, *keys: str) -> None:
         await asyncio.to_thread(self._delete, keys)
 
-    async def clear(self, prefix: str) -> None:
-        await asyncio.to_thread(self._clear, prefix)
+    async def forget_folder(self, prefix: str) -> None:
+        """See :class:`~.Storage`."""
+        await asyncio.to_thread(self._forget_folder, prefix)
+
+    @property
+    def has_clock(self) -> bool:
+        """See :class:`~.Storage`. A disk takes the time of the machine, which somebody may set."""
+        return False
 
     async def modified(self, key: str) -> float:
         path = self._path(key)
@@ -128,7 +134,10 @@ class LocalStorage:
             return
         if not stat.S_ISDIR(found.st_mode):
             return
-        if found.st_mode & stat.S_IWOTH and not self._shows_modes():
+        mine = (
+            found if found.st_uid in {os.geteuid(), _ROOT_USER} and not found.st_mode & stat.S_IWOTH else self._probe()
+        )
+        if found.st_mode & stat.S_IWOTH and mine.st_mode & stat.S_IWOTH:
             log.warning(
                 "the disk of the state folder %s shows one mode for everything, so nobody can tell who may write there",
                 self._root,
@@ -138,7 +147,7 @@ class LocalStorage:
                 f"anybody may write to the state folder {self._root}, and with it change answers; look whether its files "
                 f"are yours, then take that away: chmod o-w {self._root}"
             )
-        if found.st_uid not in {os.geteuid(), _ROOT_USER}:
+        if found.st_uid not in {os.geteuid(), _ROOT_USER, mine.st_uid}:
             raise DestinationError(
                 f"the state folder {self._root} belongs to user {found.st_uid}, and this task runs as user "
                 f"{os.geteuid()}; run it as that user, or look whether its files are yours and make it your own: "
@@ -146,18 +155,18 @@ class LocalStorage:
             )
         self._is_safe = True
 
-    def _shows_modes(self) -> bool:
-        """Whether the disk keeps the mode that a folder is made with; mounts of SMB and FUSE often do not."""
+    def _probe(self) -> os.stat_result:
+        """What the disk shows of a folder of ours: mounts of SMB, NFS and FUSE may show one mode or one user for all."""
         probe = self._root / f"{TEMPORARY}{uuid.uuid4().hex}"
         with self._told(probe):
             self._disk.make_folder(probe, 0o750)
             try:
-                return not probe.lstat().st_mode & stat.S_IWOTH
+                return probe.lstat()
             finally:
                 self._disk.remove_folder(probe)
 
     def _make_folder(self, folder: Path) -> None:
-        if folder in self._made:
+        if folder in self._made and folder.is_dir():  # another run may have removed it with what was in it
             return
         self._check_root()
         ours = folder.is_relative_to(self._root)
@@ -234,16 +243,19 @@ class LocalStorage:
         if taken and path.stat().st_size != size:
             raise ObjectExistsError(f"{path} exists already with another size")
 
+    def _name(self, key: str, name: Path) -> None:
+        """Give an object another name."""
+        try:
+            self._disk.link(self._path(key), name)
+        except FileNotFoundError as error:
+            raise ObjectMissingError(f"{self._path(key)} is missing") from error
+
     def _copy(self, source: str, key: str) -> None:
         path = self._path(key)
         self._make_folder(path.parent)
         with self._told(path):
-            try:
-                self._disk.link(self._path(source), path)
-            except FileExistsError:
-                pass
-            except FileNotFoundError as error:
-                raise ObjectMissingError(f"{self._path(source)} is missing") from error
+            with contextlib.suppress(FileExistsError):
+                self._name(source, path)
             self._sync(path.parent)
 
     def _replace(self, key: str, content: bytes) -> None:
@@ -268,12 +280,15 @@ class LocalStorage:
             with self._told(folder):
                 self._sync(folder)
 
-    def _clear(self, prefix: str) -> None:
-        self._delete(self._list_keys(prefix))
+    def _forget_folder(self, prefix: str) -> None:
         folder = self._path(prefix)
-        if folder.is_dir():  # somebody who was killed may have removed objects without saying so to the disk
-            with self._told(folder):
-                self._sync(folder)
+        if not folder.is_dir():
+            return
+        with self._told(folder):  # somebody who was killed may have removed objects without saying so to the disk
+            self._sync(folder)
+        with contextlib.suppress(OSError):  # something is in it
+            self._disk.remove_folder(folder)
+            self._made.discard(folder)
 
     def _read(self, key: str) -> bytes:
         path = self._path(key)
@@ -337,20 +352,21 @@ class LocalStorage:
         with self._told(self._destination):
             if self._single_file:
                 ((_, key),) = files.items()
-                self._disk.link(self._path(key), stage)
+                self._name(key, stage)
                 self._disk.rename(stage, self._destination)
                 self._sync(parent)
                 return
             self._disk.make_folder(stage, 0o755)
             for name, key in files.items():
-                self._disk.link(self._path(key), stage / name)
+                self._name(key, stage / name)
             self._sync(stage)
             if self._destination.exists():
                 self._disk.exchange(stage, self._destination)
                 self._sync(parent)
-                for old in stage.iterdir():
-                    self._disk.unlink(old)
-                self._disk.remove_folder(stage)
+                with contextlib.suppress(OSError):  # on a network disk a reader may still hold an old file
+                    for old in stage.iterdir():
+                        self._disk.unlink(old)
+                    self._disk.remove_folder(stage)
             else:
                 self._disk.rename(stage, self._destination)
                 self._sync(parent)

@@ -46,6 +46,8 @@ _CREATE: Mapping[str, Mapping[str, Any]] = {
 """How each kind of store is told to create an object only if there is none."""
 SCHEMES = frozenset(_CREATE)
 """Kinds of stores that can hold a dataset."""
+_PASSING = frozenset({"ExpiredToken", "RequestTimeTooSkewed"})
+"""Codes of S3 that s3fs takes for a refusal; a new try has new credentials, or another clock."""
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 TRIES = 8
 """Of a call that was not answered; pauses grow from 0.1 s to 5 s."""
@@ -144,9 +146,13 @@ class ObjectStorage:
             with contextlib.suppress(ObjectMissingError):
                 await self._ask(key, self._fs.rm_file, self._path(key))
 
-    async def clear(self, prefix: str) -> None:
+    async def forget_folder(self, prefix: str) -> None:
+        """See :class:`~.Storage`. There are no folders."""
+
+    @property
+    def has_clock(self) -> bool:
         """See :class:`~.Storage`."""
-        await self.delete(*await self.list_keys(prefix))
+        return True
 
     async def modified(self, key: str) -> float:
         """See :class:`~.Storage`."""
@@ -171,11 +177,19 @@ class ObjectStorage:
             await self._ask(key, self._fs.cp_file, self._path(key), self._destination)
             return
         shown = await self.published() or {}
+        sizes = {
+            key: size
+            for folder in {key.rpartition("/")[0] for key in files.values()}
+            for key, size in (await self._sizes(folder)).items()
+        }
         for name, key in files.items():
-            if name not in shown:
+            if key not in sizes:
+                raise ObjectMissingError(f"{self.locate(key)} is missing")
+            if shown.get(name) != sizes[key]:
                 await self._ask(key, self._fs.cp_file, self._path(key), f"{self._destination}/{name}")
         for name in sorted(set(shown) - set(files) - await self._named()):
-            await self._ask(name, self._fs.rm_file, f"{self._destination}/{name}")
+            with contextlib.suppress(ObjectMissingError):
+                await self._ask(name, self._fs.rm_file, f"{self._destination}/{name}")
 
     async def _named(self) -> set[str]:
         """Files that somebody who reads by the record may be about to open."""
@@ -235,6 +249,10 @@ class ObjectStorage:
         info: dict[str, Any] = await self._ask(key, self._fs.info, self._path(key))
         return info
 
+    async def _sizes(self, prefix: str) -> dict[str, int]:
+        """Keys directly below a prefix and the sizes of their objects."""
+        return {f"{prefix}/{name}": size for name, size in (await self._names(self._path(prefix))).items()}
+
     async def _names(self, folder: str) -> dict[str, int]:
         """Objects directly below a folder and their sizes."""
         self._fs.invalidate_cache()
@@ -290,10 +308,10 @@ def _in_our_words(what: str, error: Exception) -> StorageError | StorageRefusedE
     match error:
         case FileNotFoundError():
             return ObjectMissingError(f"{what} is missing")
-        case FileExistsError():
+        case OSError() if isinstance(error, FileExistsError) or "FileAlreadyExists" in str(error):  # so ossfs
             return ObjectExistsError(f"{what} exists already")
-        case OSError() if "FileAlreadyExists" in str(error):  # how ossfs tells it
-            return ObjectExistsError(f"{what} exists already")
+        case OSError() if _code_of(error) in _PASSING:
+            return UnansweredError(f"{what}: the store did not take the credentials ({_code_of(error)})")
         case OSError() if isinstance(error, PermissionError) or error.errno in _REFUSED:
             return _refused(what)
         case _ if (
@@ -302,3 +320,9 @@ def _in_our_words(what: str, error: Exception) -> StorageError | StorageRefusedE
             return _UnknownOrderError(f"{what}: the store does not know what it was told to do")
         case _:
             return UnansweredError(f"{what}: the store did not answer ({type(error).__name__})")
+
+
+def _code_of(error: Exception) -> str:
+    """The code of an answer of S3, as botocore has it below what s3fs makes of it."""
+    answer = getattr(error.__cause__, "response", None)
+    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""

@@ -117,6 +117,8 @@ class Known:
         """Rows of finished parts that this run has built itself; their keys stand first in the file of sealed keys."""
         self.journal = range(0)
         """Numbers of the answers in the journal that this run paid for; those of other runs follow."""
+        self.segments: frozenset[str] = frozenset()
+        """Those that were in the journal, by whomever."""
         self.foreign: dict[str, str] = {}
         """Segments of other runs, and whose they are."""
         self._once = np.empty(0, _BYTES)
@@ -146,6 +148,7 @@ class Known:
         """
         # Before the finished parts: whoever still finishes one while we read removes answers only after that.
         segments = await self._vault.journal.segments()
+        self.segments = frozenset(segments)
         sealed = await self._vault.seals()
         others = (
             {run: (await self._vault.seals(run)).values() for run in await self._vault.other_runs()} if reuse else {}

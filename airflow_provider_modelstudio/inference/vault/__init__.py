@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalFile", "Vault"]
 
+_BELOW_A_RUN = ("seals", "keys", "parts", "quarantine", "spent", "served")
+"""Folders; what names the parts comes first, so that nobody finds a name without its part."""
 KEEP_UNFINISHED_SECONDS = 7 * 24 * 3600.0
 
 
@@ -241,6 +243,9 @@ class Vault:
             await self.storage.create(key, json.dumps(seal.as_dict()).encode())
         except ObjectExistsError:  # another attempt finished this part first: its part is the part
             first = restored(self.storage.locate(key), await self.storage.read(key), Seal.from_dict)
+            if first.key not in await self.parts_there(self.plan.run_key):  # see :meth:`can_show`
+                await self.storage.replace(key, json.dumps(seal.as_dict()).encode())
+                return seal
             strays = _objects(seal) - _objects(first)  # who lists the quarantine must not find a row twice
             await self.storage.delete(*strays)
             return first
@@ -258,7 +263,7 @@ class Vault:
         await self.storage.delete(*(key for key in found if key not in named))
 
     async def seals(self, run_key: str | None = None) -> dict[int, Seal]:
-        """Finished parts of this run, or of another run with the same cache key."""
+        """Finished parts of this run, as far as they are there, or of another run with the same cache key."""
         run = f"{self._cache}/runs/{run_key or self.plan.run_key}"
         if run_key is not None:
             # A seal that a killed try had just written may be gone after a power cut; the commit that rests on it is not.
@@ -269,7 +274,8 @@ class Vault:
             restored(self.storage.locate(key), await self.storage.read(key), Seal.from_dict)
             for key in await self.storage.list_keys(f"{run}/seals")
         ]
-        return {seal.part: seal for seal in found}
+        there = await self.parts_there(self.plan.run_key) if run_key is None and found else set()
+        return {seal.part: seal for seal in found if run_key is not None or seal.key in there}
 
     async def parts_there(self, run_key: str) -> set[str]:
         """Keys of the parts of a run that the store has, whatever the run's record says."""
@@ -295,16 +301,16 @@ class Vault:
         for run in await self.other_runs():
             folder = f"{self._cache}/runs/{run}"
             objects = await self.storage.list_keys(folder)
-            lease.check()  # what was committed so far is older; one that was frozen may find newer ones
+            below = [key for name in _BELOW_A_RUN for key in await self.storage.list_keys(f"{folder}/{name}")]
             unfinished = f"{folder}/manifest.json" not in objects
             if unfinished and now - await self._last_seen(folder) < KEEP_UNFINISHED_SECONDS:
                 kept.add(run)
                 continue
-            # What names the parts goes first: nobody may find a name without its part.
-            await self.storage.delete(f"{folder}/manifest.json")
-            for below in ("seals", "keys", "parts", "quarantine", "spent", "served"):
-                await self.storage.clear(f"{folder}/{below}")
-            await self.storage.delete(f"{folder}/plan.json")
+            for key in (f"{folder}/manifest.json", *below, f"{folder}/plan.json"):
+                lease.check()  # what was listed is older then; one that was frozen may have found what is newer
+                await self.storage.delete(key)
+            for name in (*_BELOW_A_RUN, ""):
+                await self.storage.forget_folder(f"{folder}/{name}".rstrip("/"))
         await self.journal.drop([segment for segment, run in segments.items() if run not in kept], lease)
 
     async def _last_seen(self, folder: str) -> float:

@@ -186,6 +186,10 @@ class Journal:
         """Keys of all segments, oldest first."""
         return [key for key in await self._storage.list_keys(self._folder) if key.endswith(".seg")]
 
+    def wrote(self, segment: str) -> bool:
+        """Whether this attempt did."""
+        return segment.startswith(f"{self._folder}/e{self.epoch}-")
+
     async def drop(self, segments: Sequence[str], lease: Lease) -> None:
         """Forget segments whose answers are in a committed dataset; a newer attempt may rest on them already."""
         for key in segments:

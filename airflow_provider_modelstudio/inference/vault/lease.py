@@ -52,18 +52,20 @@ class Process:
 
     host: str
     boot: str
+    space: str
+    """Of process numbers: containers of one machine count each for itself."""
     pid: int
     started: str
 
     @classmethod
     def current(cls) -> Process:
         """The process that asks."""
-        return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()))
+        return cls(socket.gethostname(), _boot(), _space(), os.getpid(), _started(os.getpid()))
 
     def is_gone(self) -> bool:
         """Whether it surely does not run any more; ``False`` when we cannot tell."""
         here = Process.current()
-        if not self.boot or (self.host, self.boot) != (here.host, here.boot):
+        if not self.boot or (self.host, self.boot, self.space) != (here.host, here.boot, here.space):
             return False
         return _started(self.pid) != self.started
 
@@ -173,6 +175,7 @@ class Lease:
                 "owner": self._owner,
                 "host": self._process.host,
                 "boot": self._process.boot,
+                "space": self._process.space,
                 "pid": self._process.pid,
                 "started": self._process.started,
             }
@@ -213,10 +216,10 @@ class Lease:
         looked = self._clock()
         try:
             lease = await self._storage.read(self._lease_key(epoch))
-            age = born - await self._storage.modified(self._lease_key(epoch))
+            age = born - await self._storage.modified(self._lease_key(epoch)) if self._storage.has_clock else 0.0
         except ObjectMissingError:
             return True  # it has no lease yet; before it spends it will find our epoch
-        if json.loads(lease)["state"] == "released" or age > self._ttl + 1.0:  # both stamps by the store's clock
+        if json.loads(lease)["state"] == "released" or age > self._ttl + 1.0:  # both stamps by the store's own clock
             return True
         if await self._is_gone(epoch):
             return True
@@ -231,7 +234,7 @@ class Lease:
             claim: dict[str, Any] = json.loads(await self._storage.read(self._epoch_key(epoch)))
         except ObjectMissingError:
             return False
-        return Process(claim["host"], claim["boot"], claim["pid"], claim["started"]).is_gone()
+        return Process(claim["host"], claim["boot"], claim["space"], claim["pid"], claim["started"]).is_gone()
 
     async def _epochs(self) -> list[str]:
         names = [key.rpartition("/")[2] for key in await self._storage.list_keys("epoch")]
@@ -247,6 +250,13 @@ class Lease:
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _space() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 

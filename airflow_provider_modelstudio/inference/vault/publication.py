@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Publication"]
 
 _ORDERS = "publishing"
-_KEPT = 3
+_KEPT = 20
 """Orders that stay: files that they name are ours, and a publication that was killed may have left some."""
 
 
@@ -43,7 +43,8 @@ class Publication:
         """
         files = manifest.files(self._storage.destination)
         await self.check(files)
-        if await self.shows(manifest):
+        orders = await self._orders()
+        if await self.shows(manifest) and orders and await self._names(orders[-1], manifest):
             return
         record = {
             "cache_key": manifest.cache_key,
@@ -86,7 +87,11 @@ class Publication:
 
     async def _orders(self) -> list[str]:
         """Keys of all orders, the newest last."""
-        return await self._storage.list_keys(_ORDERS)
+        return [key for key in await self._storage.list_keys(_ORDERS) if key[len(_ORDERS) + 1 :][:8].isdigit()]
+
+    async def _names(self, key: str, manifest: Manifest) -> bool:
+        """Whether an order is to show this dataset."""
+        return bool((await self._order(key))["record"]["run_key"] == manifest.run_key)
 
     async def _order(self, key: str) -> dict[str, Any]:
         content = await self._storage.read(key)
