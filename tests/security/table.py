@@ -166,6 +166,7 @@ ITEMS = (
         (
             TLS + "test_certificate_that_proves_nothing",
             TLS + "test_old_tls_is_refused",
+            TLS + "test_the_oldest_tls_is_ours_and_not_the_systems",
             TLS + "test_unverified_on_demand_with_a_warning",
         ),
     ),
