@@ -146,7 +146,11 @@ ITEMS = (
     Item(
         10,
         "nothing executes data",
-        (SUPPLY + "test_nothing_executes_data", STATE + "test_no_byte_of_a_segment_can_change"),
+        (
+            SUPPLY + "test_nothing_executes_data",
+            STATE + "test_no_byte_of_a_segment_can_change",
+            STATE + "test_ten_thousand_damages_of_records",
+        ),
     ),
     Item(
         11,
@@ -205,6 +209,8 @@ ITEMS = (
         (
             STATE + "test_no_byte_of_a_segment_can_change",
             STATE + "test_no_changed_byte_of_state_becomes_a_wrong_row",
+            STATE + "test_no_byte_of_the_commit_becomes_a_wrong_row_or_a_crash",
+            STATE + "test_ten_thousand_damages_of_records",
             STATE + "test_a_damaged_part_is_told_in_words",
             STATE + "test_a_damaged_record_is_told_in_words",
             STATE + "test_an_earlier_run_needs_only_one_of_its_records",
