@@ -237,8 +237,9 @@ ITEMS = (
         "what the package is made of",
         (
             SUPPLY + "test_dependencies_are_few_and_have_a_range",
+            SUPPLY + "test_what_is_known_to_be_vulnerable_fails",
             SUPPLY + "test_an_audit_without_an_answer_is_not_passed",
-            SUPPLY + "test_ci_writes_what_comes_with_the_package",
+            SUPPLY + "test_ci_asks_about_what_comes_with_the_package",
         ),
     ),
     Item(
