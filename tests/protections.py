@@ -77,6 +77,7 @@ FAILURES = ("tests/transport/test_failures.py",)
 HOOKS = ("tests/hooks/test_modelstudio.py",)
 PROXY = ("tests/hooks/test_proxy.py",)
 COMMIT = ("tests/security/test_state.py::test_no_byte_of_the_commit_becomes_a_wrong_row_or_a_crash",)
+PARENTS = ("tests/security/test_state.py::test_a_parent_that_all_may_write_to_is_warned_of",)
 STOPPED = (
     "tests/faults/test_processes.py::test_asked_to_stop_a_task_keeps_the_answers_in_flight",
     "tests/faults/test_processes.py::test_asked_to_stop_a_task_does_not_wait_for_answers_that_take_long",
@@ -380,6 +381,8 @@ MUTANTS = (
     Mutant("clients of stores log what a store says", LOCATIONS, "        _quiet_clients()\n", "", STORE_CANARIES),
     Mutant("a state folder that all may write to is believed", LOCAL, "        elif found.st_mode & stat.S_IWOTH:", "        elif False:", STATE),
     Mutant("a state folder of another user is believed", LOCAL, "        if found.st_uid not in {os.geteuid(), _ROOT_USER}:", "        if False:", STATE),
+    Mutant("nobody is told of a parent that all may write to", LOCAL, "            self._warn_of_open_parents()\n", "            pass\n", PARENTS),
+    Mutant("a sticky parent is warned of", LOCAL, " and not mode & stat.S_ISVTX", "", PARENTS),
     Mutant("a pipe is waited for", LOCAL, " | os.O_NONBLOCK)", ")", STATE),
     Mutant("a disk without links is taken for a closed one", f"{PACKAGE}/storage/posix.py", "            if error.errno not in _NO_LINKS:", "            if True:", STORAGE),
     Mutant("a name that is taken gets a copy", f"{PACKAGE}/storage/posix.py", "_renamed(aside, name, _RENAME_NOREPLACE)", "not self.rename(aside, name)", STORAGE),

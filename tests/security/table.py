@@ -199,6 +199,7 @@ ITEMS = (
             STATE + "test_no_break_in_succeeds",
             STATE + "test_a_state_folder_that_others_may_fill_is_refused",
             STATE + "test_a_state_folder_may_lie_where_all_may_write",
+            STATE + "test_a_parent_that_all_may_write_to_is_warned_of",
             STATE + "test_links_in_the_state_folder_lead_nowhere",
             "tests/inference/test_storage.py::TestLocal::test_links_are_not_followed",
         ),

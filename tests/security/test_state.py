@@ -21,7 +21,7 @@ from airflow_provider_modelstudio.inference.plan import Part, Plan
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.vault import Vault
 from airflow_provider_modelstudio.inference.vault.journal import Record, decode_segment, encode_segment
-from tests.faults.bench import context_of
+from tests.faults.bench import Bench, context_of
 
 TEXTS = [f"text number {i}" for i in range(30)]
 
@@ -248,6 +248,30 @@ def test_a_state_folder_may_lie_where_all_may_write(bench):
     bench.state.chmod(0o2770)
     bench.write([*TEXTS, "one more"])
     assert bench.run()["embedded"] == 1
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o777, True), (0o773, True), (0o1777, False), (0o770, False)])
+@pytest.mark.parametrize("above", ["folder", "folder above"])
+def test_a_parent_that_all_may_write_to_is_warned_of(tmp_path, start, monkeypatch, caplog, above, mode, warned):
+    """Whoever may write there may put another state folder in place of ours, unless the folder is sticky. It is no refusal,
+    since volumes of Kubernetes are made so; one line in each run says who could do what, and what helps.
+    """
+    folder = tmp_path / "folder above" / "folder"
+    folder.mkdir(parents=True)
+    bench = Bench(folder, start(), monkeypatch)
+    opened = folder if above == "folder" else folder.parent
+    opened.chmod(mode)
+    bench.write(TEXTS)
+    for run_id in ("first", "again"):
+        caplog.clear()
+        bench.run(context=context_of(run_id=run_id))
+        said = [record.getMessage() for record in caplog.records if "may put" in record.getMessage()]
+        assert len(said) == warned
+        for line in said:
+            assert line.startswith(f"anybody may write to the folder {opened}, ")
+            assert str(bench.state) in line
+            assert line.endswith(f"chmod +t {opened}")
+    bench.check(TEXTS)
 
 
 def test_no_byte_of_a_segment_can_change(tmp_path):
