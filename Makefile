@@ -115,7 +115,8 @@ stores: $(VENV)/dev.stamp  ## run the storage contract on every store that can b
 		else echo 'Without npm: abfs:// is left out'; fi
 	GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false $(BIN)/python -m pytest -n0 -rs tests/inference/test_storage.py
 
-# What a user gets who installs the package, as CycloneDX. The second needs PyPI's list of known vulnerabilities.
+# What a user gets who installs the package, as CycloneDX. The second needs PyPI's list of known vulnerabilities, and
+# writes down what it finds only when it was told about every package.
 AUDIT := $(VENV)/audit
 .PHONY: sbom audit
 sbom: $(VENV)/uv.stamp  ## write dist/sbom.json: everything that comes with the package
@@ -126,9 +127,17 @@ sbom: $(VENV)/uv.stamp  ## write dist/sbom.json: everything that comes with the 
 		--output-reproducible --output-format JSON --output-file dist/sbom.json $(AUDIT)/bin/python
 	@$(BIN)/python -c "import json; print(len(json.load(open('dist/sbom.json'))['components']), 'packages in dist/sbom.json')"
 
+# What audit ends with where the list cannot be asked; NO_VERDICT=0 is for machines that may not reach it.
+NO_VERDICT ?= 1
 audit: sbom  ## ask whether anything in it is known to be vulnerable
-	$(BIN)/python -m uv tool run --quiet --from 'pip-audit>=2.9' pip-audit --strict --path $(AUDIT)/lib/python3*/site-packages || { \
-		echo 'Not passed. Either something above is known to be vulnerable, or the list of PyPI could not be asked: without it there is no verdict' >&2; exit 1; }
+	@# Nobody knows of a version of ours that is not published yet, and strict is who takes no package for granted.
+	@$(BIN)/python -m uv pip uninstall --quiet --python $(AUDIT)/bin/python airflow-provider-modelstudio
+	@rm -f $(AUDIT)/known.txt
+	@$(BIN)/python -m uv tool run --quiet --from 'pip-audit>=2.9' pip-audit --strict --progress-spinner off \
+		--output $(AUDIT)/known.txt --path $(AUDIT)/lib/python3*/site-packages || { \
+		if [ -s $(AUDIT)/known.txt ]; then \
+			cat $(AUDIT)/known.txt; echo 'Not passed: this is known to be vulnerable' >&2; exit 1; fi; \
+		echo 'No verdict: the list of PyPI could not be asked about everything, see above' >&2; exit $(NO_VERDICT); }
 
 # Each protection, switched off in a copy: a test must fail.
 .PHONY: mutants

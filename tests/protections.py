@@ -28,6 +28,9 @@ REFUSAL = f"{PACKAGE}/transport/refusal.py"
 TASKS = f"{PACKAGE}/tasks"
 MULTI_MODAL = f"{TASKS}/multi_modal_embedding.py"
 ADDRESS = f"{PACKAGE}/transport/address.py"
+RECORDS = f"{PACKAGE}/vault/records.py"
+CLIENT = "airflow_provider_modelstudio/hooks/client.py"
+HOOK = "airflow_provider_modelstudio/hooks/modelstudio.py"
 DATASET = "airflow_provider_modelstudio/operators/dataset.py"
 MULTI_MODAL_OPERATOR = "airflow_provider_modelstudio/operators/multi_modal_embedding.py"
 FIELDS = "airflow_provider_modelstudio/hooks/fields.py"
@@ -68,6 +71,19 @@ GROUPS = ("tests/inference/test_groups.py",)
 SIZES = ("tests/test_size.py",)
 JOURNALS = ("tests/inference/test_journal.py",)
 STOPPING = ("tests/inference/test_stopping.py",)
+ADDRESSES = ("tests/transport/test_address.py", "tests/security/test_addresses.py")
+TLS = ("tests/transport/test_tls.py",)
+FAILURES = ("tests/transport/test_failures.py",)
+HOOKS = ("tests/hooks/test_modelstudio.py",)
+PROXY = ("tests/hooks/test_proxy.py",)
+COMMIT = ("tests/security/test_state.py::test_no_byte_of_the_commit_becomes_a_wrong_row_or_a_crash",)
+PARENTS = ("tests/security/test_state.py::test_a_parent_that_all_may_write_to_is_warned_of",)
+STOPPED = (
+    "tests/faults/test_processes.py::test_asked_to_stop_a_task_keeps_the_answers_in_flight",
+    "tests/faults/test_processes.py::test_asked_to_stop_a_task_does_not_wait_for_answers_that_take_long",
+    "tests/inference/test_engine.py::test_a_run_that_ends_by_itself_waits_for_what_it_has_paid_for",
+)
+KILLED = ("tests/faults/test_processes.py::test_killed_a_task_pays_again_for_no_more_than_was_in_flight",)
 SOURCES = ("tests/inference/test_sources.py",)
 WAKING = ("tests/inference/test_waking.py",)
 
@@ -375,10 +391,36 @@ MUTANTS = (
     Mutant("clients of stores log what a store says", LOCATIONS, "        _quiet_clients()\n", "", STORE_CANARIES),
     Mutant("a state folder that all may write to is believed", LOCAL, "        elif found.st_mode & stat.S_IWOTH:", "        elif False:", STATE),
     Mutant("a state folder of another user is believed", LOCAL, "        if found.st_uid not in {os.geteuid(), _ROOT_USER, mine.st_uid}:", "        if False:", STATE),
+    Mutant("nobody is told of a parent that all may write to", LOCAL, "            self._warn_of_open_parents()\n", "            pass\n", PARENTS),
+    Mutant("a sticky parent is warned of", LOCAL, " and not mode & stat.S_ISVTX", "", PARENTS),
     Mutant("a pipe is waited for", LOCAL, " | os.O_NONBLOCK)", ")", STATE),
     Mutant("a disk without links is taken for a closed one", f"{PACKAGE}/storage/posix.py", "            if error.errno not in _NO_LINKS:", "            if True:", STORAGE),
     Mutant("a name that is taken gets a copy", f"{PACKAGE}/storage/posix.py", "_renamed(aside, name, _RENAME_NOREPLACE)", "not self.rename(aside, name)", STORAGE),
     Mutant("state is listed through a link", LOCAL, '            if folder.is_symlink():\n                raise StorageError(f"{folder} is a symbolic link, and state is not read', '            if False:\n                raise StorageError(f"{folder} is a symbolic link, and state is not read', STORAGE),
+    # The way there.
+    Mutant("an address that only a trick would name is judged like any other", ADDRESS, "            if one.version == network.version and one in network:", "            if False:", ADDRESSES),
+    Mutant("the host of a connection is not judged", ADDRESS, "    why = forbidden_address(host)\n", "    why = None\n", ADDRESSES),
+    Mutant("what a name leads to is not judged", NODE, 'if why := forbidden_address(one["host"]):', 'if why := "":', ADDRESSES),
+    Mutant("what a name leads to is not judged by the client", CLIENT, "if why := forbidden_address(str(address[0])):", 'if why := "":', HOOKS),
+    Mutant("the connected socket is not asked where it leads", CLIENT, "if why := forbidden_address(address):", 'if why := "":', HOOKS),
+    Mutant("connections of the client are not guarded", CLIENT, 'self.pool.ConnectionCls = _GuardedHTTPS if config.scheme == "https" else _GuardedHTTP', "pass", HOOKS),
+    Mutant("a certificate is not verified", NODE, "    if not config.verify_tls:", "    if True:", TLS),
+    Mutant("TLS of yesterday is spoken", NODE, "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.minimum_version = ssl.TLSVersion.TLSv1", TLS),
+    Mutant("a proxy of the environment is used unasked", FIELDS, 'extras.pop("trust_env", False)', 'extras.pop("trust_env", True)', PROXY),
+    Mutant("an answer is read to its end, however long", NODE, "        if room < 0:", "        if False:", FAILURES),
+    Mutant("a compressed answer is unpacked in one piece", NODE, "unzip.decompress(raw, room + 1)", "unzip.decompress(raw)", ANSWERS),
+    Mutant("a call has no deadline", NODE, "asyncio.timeout(deadline)", "asyncio.timeout(None)", (f"{FAILURES[0]}::test_one_deadline_over_everything",)),
+    Mutant("Airflow is not told what to mask", HOOK, "        _mask(fields.secrets)\n", "", HOOKS),
+    Mutant("Airflow is not told what to mask of a body", HOOK, "        _mask(shapes)\n", "", HOOKS),
+    Mutant("a short key is taken", ADDRESS, "    if len(secret) < SHORTEST_SECRET:", "    if False:", ADDRESSES),
+    # The end of a run.
+    Mutant("asked to stop, nothing is waited for", SENDER, "timeout=self._options.drain_seconds)", "timeout=0.0)", STOPPED),
+    Mutant("asked to stop, a request has the time that it always has", SENDER, "= {settled, hurry}", "= {settled}", STOPPED),
+    Mutant("asked to stop, half a minute is waited for", f"{PACKAGE}/engine/options.py", "DRAIN_SECONDS = 3.0", "DRAIN_SECONDS = 30.0", STOPPED),
+    Mutant("answers count once their part is finished", SENDER, "        await self._vault.journal.append(Record(keys, batch.rows, decoded.columns, errors, batch.parts))\n", "        del errors\n", KILLED),
+    Mutant("an answer counts before it is durable", SENDER, "        await self._vault.journal.append(Record(keys, batch.rows, decoded.columns, errors, batch.parts))\n", "        self._loop.create_task(self._vault.journal.append(Record(keys, batch.rows, decoded.columns, errors, batch.parts)))\n", CUTS + HISTORIES),
+    Mutant("a commit whose books do not balance is believed", RECORDS, "    if counts.rows != rows:", "    if False:", COMMIT),
+    Mutant("columns are asked of a part that does not have them", f"{PACKAGE}/dataset/parts.py", "if not {*columns} <= {*self._parquet.schema_arrow.names}:", "if False:", COMMIT),
     Mutant("Retry-After is not heard", GOVERNOR_ROOM, "if retry_after is not None and retry_after > 0.0:", "if False:", GOVERNOR),
     Mutant("an absurd Retry-After is believed", GOVERNOR_ROOM, "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after", GOVERNOR),
     Mutant("retries cost nothing", GOVERNOR_ROOM, "if self._budget >= 1.0:", "if True:", GOVERNOR),

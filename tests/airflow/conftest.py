@@ -41,7 +41,10 @@ def connection(sandbox):
     return connection_to(sandbox)
 
 
-def connection_to(sandbox):
-    extra = {"model_studio_api_key": "sk-made-up-0123456789", "api_host": sandbox.url}
-    login = {"login": "tester", "password": "made-up-secret"}
+MADE_UP_PASSWORD, MADE_UP_KEY = "made-up-secret", "sk-made-up-0123456789"
+
+
+def connection_to(sandbox, password=MADE_UP_PASSWORD, key=MADE_UP_KEY):
+    extra = {"model_studio_api_key": key, "api_host": sandbox.url}
+    login = {"login": "tester", "password": password}
     return json.dumps({"conn_type": "modelstudio", "host": sandbox.url, "extra": extra, **login})

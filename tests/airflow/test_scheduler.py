@@ -13,7 +13,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from packaging.version import Version
 
@@ -25,12 +27,14 @@ from airflow_provider_modelstudio.sandbox.server import Sandbox
 from demo.private_airflow import PrivateAirflow, port_is_free
 from demo.screen import Screen
 from demo.sessions import Sessions
-from demo.watch import watch
+from demo.watch import RunFailedError, watch
 from tests.airflow.conftest import connection_to
+from tests.security.canaries import MODEL_KEY, PASSWORD, PRIVATE, ROW, SECRETS, TEXTS, elasticsearch
 
 DAGS = (
     Path(__file__).parents[2] / "example_dags" / "reembed_docs.py",
     Path(__file__).parent / "dags" / "wait_and_rotate.py",
+    Path(__file__).parent / "dags" / "full_of_canaries.py",
 )
 CONF = {"packages": ["packaging"], "max_rows": 40}
 HAS_STATE_STORE = Version(version("apache-airflow")) >= Version("3.3")
@@ -60,10 +64,11 @@ def whole(tmp_path_factory):
     (folder / "dags").mkdir()
     for dag in DAGS:
         shutil.copy(dag, folder / "dags")
-    with Sandbox(engine="hashed", user="tester", password="made-up-secret") as sandbox:
+    with Sandbox(engine="hashed", user="tester", password=PASSWORD) as sandbox:
         settings = {
-            "AIRFLOW_CONN_MODELSTUDIO_DEFAULT": connection_to(sandbox),
+            "AIRFLOW_CONN_MODELSTUDIO_DEFAULT": connection_to(sandbox, PASSWORD, MODEL_KEY),
             "REEMBED_DOCS_FOLDER": str(folder / "data"),
+            "CANARIES_FOLDER": str(folder / "canaries"),
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "1",
         }
         with Sessions(folder / "airflow") as sessions:
@@ -74,7 +79,14 @@ def whole(tmp_path_factory):
             def finish(dag_id, run_id):
                 return watch(airflow, sessions, Screen(), dag_id, run_id)
 
-            yield SimpleNamespace(airflow=airflow, sandbox=sandbox, folder=folder, logs=sessions.logs, finish=finish)
+            yield SimpleNamespace(
+                airflow=airflow,
+                sandbox=sandbox,
+                folder=folder,
+                logs=sessions.logs,
+                home=sessions.folder,
+                finish=finish,
+            )
             processes = sessions.members()
     assert len(processes) >= 5
     assert not [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
@@ -141,3 +153,37 @@ def test_sensors_wait_in_the_triggerer_and_a_rotation_goes_on(whole, monkeypatch
     assert ended["rotate"]["try_number"] == 2
     assert said["rotate"]["created"] == [last]
     assert said["rotate"]["kept" if HAS_STATE_STORE else "updated"] == others
+
+
+HIDDEN = {
+    spelling.encode()
+    for one in SECRETS | PRIVATE
+    for spelling in (one, json.dumps(one)[1:-1], json.dumps(json.dumps(one))[3:-3])  # JSON in JSON in JSON
+}
+
+
+def test_nothing_of_rows_and_secrets_is_anywhere_in_airflow(whole):
+    """A task that succeeds and one that fails, both with the service throwing a row and all secrets back: no file of
+    Airflow has any of it, be it the database with rendered fields, XCom, events and the audit log, or a log. The tests
+    above left there what they did with the same secrets: an example, a connection in the database, and a rotation.
+    """
+    airflow = whole.airflow
+    (whole.folder / "canaries").mkdir()
+    pq.write_table(pa.table({"text": TEXTS}), whole.folder / "canaries" / "in.parquet")
+    said = f'pilchard "{ROW} 3" of elastic:{PASSWORD} with {MODEL_KEY}'
+    whole.sandbox.play([Rule(act=elasticsearch(400, said), match=Match(contains=f"{ROW} 3"))])
+    run_id = airflow.trigger("full_of_canaries", {})
+    with pytest.raises(RunFailedError):
+        whole.finish("full_of_canaries", run_id)
+    run = airflow.run_path("full_of_canaries", run_id)
+    ended = {task["task_id"]: task["state"] for task in airflow.get(f"{run}/taskInstances")["task_instances"]}
+    assert ended == {"succeeds": "success", "fails": "failed"}
+    events = airflow.get("/api/v2/assets/events?source_dag_id=full_of_canaries")["asset_events"]
+    assert [event["extra"]["failed"] for event in events] == [1]
+
+    files = {path: path.read_bytes() for path in whole.home.rglob("*") if path.is_file()}
+    found = [(str(path), one) for path, content in files.items() for one in HIDDEN if one in content]
+    assert found == []
+    # What the service said beside it is there, so this is where it would have been.
+    told = {path.suffix.partition("-")[0] for path, content in files.items() if b"pilchard" in content}  # .db, .db-wal
+    assert told >= {".db", ".log"}

@@ -301,6 +301,8 @@ FAULTS = (
         "asked to stop",
         (
             PROCESSES + "test_asked_to_stop_a_task_keeps_the_answers_in_flight",
+            PROCESSES + "test_asked_to_stop_a_task_does_not_wait_for_answers_that_take_long",
+            ENGINE + "test_a_run_that_ends_by_itself_waits_for_what_it_has_paid_for",
             PROCESSES + "test_asked_twice_to_stop_a_task_still_leaves_in_order",
             PROCESSES + "test_a_timeout_within_execute_pays_again_for_no_more_than_was_in_flight",
             ENGINE + "test_a_stop_keeps_the_answers_in_flight",

@@ -43,6 +43,21 @@ def test_asked_to_stop_a_task_keeps_the_answers_in_flight(slow):
     assert set(slow.paid_for(TEXTS)) == {1}
 
 
+def test_asked_to_stop_a_task_does_not_wait_for_answers_that_take_long(tmp_path, start, monkeypatch):
+    """SIGTERM while every answer takes half a minute: what comes in 3 s would be kept, then the task leaves, since it is
+    killed after 5 s. Whoever comes next does not wait for its lease.
+    """
+    bench = Bench(tmp_path, start(latency=30.0), monkeypatch)
+    bench.write(TEXTS)
+    task = start_task(bench, batch_size=2, concurrency=4)
+    task.when(lambda: bench.server.requests >= 1)
+    task.signal(signal.SIGTERM)
+    outcome = task.outcome()
+    assert outcome.kind == "InterruptedRunError"
+    assert 2.5 < outcome.seconds < 4
+    assert lease(bench, 1)["state"] == "released"
+
+
 def test_asked_twice_to_stop_a_task_still_leaves_in_order(slow):
     """Impatience changes nothing: the second SIGTERM finds the first one under way."""
     task = start_task(slow, batch_size=2)

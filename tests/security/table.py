@@ -146,7 +146,11 @@ ITEMS = (
     Item(
         10,
         "nothing executes data",
-        (SUPPLY + "test_nothing_executes_data", STATE + "test_no_byte_of_a_segment_can_change"),
+        (
+            SUPPLY + "test_nothing_executes_data",
+            STATE + "test_no_byte_of_a_segment_can_change",
+            STATE + "test_ten_thousand_damages_of_records",
+        ),
     ),
     Item(
         11,
@@ -166,6 +170,7 @@ ITEMS = (
         (
             TLS + "test_certificate_that_proves_nothing",
             TLS + "test_old_tls_is_refused",
+            TLS + "test_the_oldest_tls_is_ours_and_not_the_systems",
             TLS + "test_unverified_on_demand_with_a_warning",
         ),
     ),
@@ -194,6 +199,7 @@ ITEMS = (
             STATE + "test_no_break_in_succeeds",
             STATE + "test_a_state_folder_that_others_may_fill_is_refused",
             STATE + "test_a_state_folder_may_lie_where_all_may_write",
+            STATE + "test_a_parent_that_all_may_write_to_is_warned_of",
             STATE + "test_links_in_the_state_folder_lead_nowhere",
             "tests/inference/test_storage.py::TestLocal::test_links_are_not_followed",
         ),
@@ -204,6 +210,8 @@ ITEMS = (
         (
             STATE + "test_no_byte_of_a_segment_can_change",
             STATE + "test_no_changed_byte_of_state_becomes_a_wrong_row",
+            STATE + "test_no_byte_of_the_commit_becomes_a_wrong_row_or_a_crash",
+            STATE + "test_ten_thousand_damages_of_records",
             STATE + "test_a_damaged_part_is_told_in_words",
             STATE + "test_a_damaged_record_is_told_in_words",
             STATE + "test_an_earlier_run_needs_only_one_of_its_records",
@@ -230,8 +238,9 @@ ITEMS = (
         "what the package is made of",
         (
             SUPPLY + "test_dependencies_are_few_and_have_a_range",
+            SUPPLY + "test_what_is_known_to_be_vulnerable_fails",
             SUPPLY + "test_an_audit_without_an_answer_is_not_passed",
-            SUPPLY + "test_ci_writes_what_comes_with_the_package",
+            SUPPLY + "test_ci_asks_about_what_comes_with_the_package",
         ),
     ),
     Item(

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import codecs
+import json
 import os
 import random
 import shutil
 import stat
+import sys
+from collections import Counter
 
 import pyarrow as pa
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_modelstudio.inference.errors import ModelStudioError
+from airflow_provider_modelstudio.inference.errors import DestinationError, InputChangedError, ModelStudioError
+from airflow_provider_modelstudio.inference.plan import Part, Plan
+from airflow_provider_modelstudio.inference.storage.local import LocalStorage
+from airflow_provider_modelstudio.inference.vault import Vault
 from airflow_provider_modelstudio.inference.vault.journal import Record, decode_segment, encode_segment
-from tests.faults.bench import context_of
+from tests.faults.bench import Bench, context_of
 
 TEXTS = [f"text number {i}" for i in range(30)]
 
@@ -242,6 +250,30 @@ def test_a_state_folder_may_lie_where_all_may_write(bench):
     assert bench.run()["embedded"] == 1
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o777, True), (0o773, True), (0o1777, False), (0o770, False)])
+@pytest.mark.parametrize("above", ["folder", "folder above"])
+def test_a_parent_that_all_may_write_to_is_warned_of(tmp_path, start, monkeypatch, caplog, above, mode, warned):
+    """Whoever may write there may put another state folder in place of ours, unless the folder is sticky. It is no refusal,
+    since volumes of Kubernetes are made so; one line in each run says who could do what, and what helps.
+    """
+    folder = tmp_path / "folder above" / "folder"
+    folder.mkdir(parents=True)
+    bench = Bench(folder, start(), monkeypatch)
+    opened = folder if above == "folder" else folder.parent
+    opened.chmod(mode)
+    bench.write(TEXTS)
+    for run_id in ("first", "again"):
+        caplog.clear()
+        bench.run(context=context_of(run_id=run_id))
+        said = [record.getMessage() for record in caplog.records if "may put" in record.getMessage()]
+        assert len(said) == warned
+        for line in said:
+            assert line.startswith(f"anybody may write to the folder {opened}, ")
+            assert str(bench.state) in line
+            assert line.endswith(f"chmod +t {opened}")
+    bench.check(TEXTS)
+
+
 def test_no_byte_of_a_segment_can_change(tmp_path):
     """Each byte of a segment, flipped, is found, and so are ten thousand other damages; nothing is executed or crashes."""
     columns = pa.RecordBatch.from_pydict({"embedding": pa.array([[0.5] * 8] * 10, pa.list_(pa.float32(), 8))})
@@ -309,6 +341,132 @@ def test_no_changed_byte_of_state_becomes_a_wrong_row(bench, kind, changed):
                 os.link(part, bench.destination / part.name)
 
 
+def put_back(bench, safe):
+    """State and dataset as they were."""
+    shutil.rmtree(bench.state)
+    shutil.copytree(safe, bench.state)
+    shutil.rmtree(bench.destination, ignore_errors=True)
+    bench.destination.mkdir()
+    for part in bench.state.rglob("parts/*.parquet"):
+        os.link(part, bench.destination / part.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("changed", "step"), [(False, 1), (True, 7)], ids=["every", "source changed"])
+def test_no_byte_of_the_commit_becomes_a_wrong_row_or_a_crash(bench, changed, step):
+    """A bit flipped in every byte of the one record that is the commit: the next run says in our words that the record is
+    damaged, or its rows and its books are right. The same when a run over a changed source takes answers over from it,
+    where every seventh byte is tried, since each try asks and writes.
+    """
+    rows = [*TEXTS, "one more"] if changed else TEXTS
+    bench.write(TEXTS)
+    bench.run()
+    if changed:
+        bench.write(rows)
+    safe = bench.folder / "safe"
+    shutil.copytree(bench.state, safe)
+    path = kinds(bench)["manifest.json"]
+    sound = path.read_bytes()
+    outcomes = Counter()
+    for at in range(0, len(sound), step):
+        damaged = bytearray(sound)
+        damaged[at] ^= 1 << at % 7
+        path.write_bytes(damaged)
+        try:
+            summary = bench.run(context=context_of(run_id="again"))
+        except (AirflowFailException, ModelStudioError) as error:
+            outcomes["refused"] += 1
+            assert "damaged" in str(error)  # noqa: PT017  # there may be none
+        else:
+            outcomes["right"] += 1
+            bench.check(rows)
+            assert summary["rows"] == summary["embedded"] + summary["reused"] == len(rows)
+            put_back(bench, safe)
+    assert min(outcomes.values()) > 0
+    assert len(outcomes) == 2
+
+
+RECORDS = {
+    "plan.json": lambda vault: vault.record_plan(),
+    "manifest.json": lambda vault: vault.committed(),
+    "seals": lambda vault: vault.seals(),
+    "spent": lambda vault: vault.meter.open("00000009"),
+    "published.json": lambda vault: vault.publication.record(),
+    "publishing": lambda vault: vault.publication.check(),
+}
+
+
+JSON = b'0123456789-.eE"{}[],: \\truefalsn\xff\0'
+
+
+def mutated(sound, dice):
+    """A record with one to four damages: bytes of nobody, bytes from elsewhere in it, or bytes less."""
+    damaged = bytearray(sound)
+    for _ in range(dice.randint(1, 4)):
+        start, other = dice.randrange(len(damaged) + 1), dice.randrange(len(damaged) + 1)
+        put = dice.choice(
+            (bytes(dice.choices(JSON, k=dice.randint(1, 4))), damaged[other : other + dice.randint(1, 40)], b"")
+        )
+        damaged[start : start + dice.choice((0, len(put), dice.randint(1, 9)))] = put
+    return bytes(damaged)
+
+
+@pytest.fixture
+def executed():
+    """What is compiled, loaded or started meanwhile. An audit hook stays for ever, so this one can be told to be deaf."""
+    heard, listens = [], [True]
+    for name in ("utf-16-be", "utf-16-le", "utf-32-be", "utf-32-le"):
+        codecs.lookup(name)  # JSON may come in each of them, and Python loads them when it meets them
+
+    def hook(event, arguments):
+        if listens and event in {
+            "compile",
+            "exec",
+            "import",
+            "os.exec",
+            "os.system",
+            "pickle.find_class",
+            "subprocess.Popen",
+        }:
+            heard.append((event, arguments))
+
+    sys.addaudithook(hook)
+    yield heard
+    listens.clear()
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_ten_thousand_damages_of_records(bench, kind, executed):
+    """Each read as a run reads it: told as damage, or taken for a record; nothing is executed."""
+    bench.write(TEXTS)
+    bench.run()
+    (bench.destination / "stranger.parquet").touch()  # of files that are not ours the orders are asked
+    path = kinds(bench)[kind]
+    sound = path.read_bytes()
+    named = json.loads(kinds(bench)["plan.json"].read_bytes())
+    plan = Plan(cache_key=named["cache_key"], run_key=named["run_key"], inputs=(), parts=(Part(0, 0, 30),), rows=30)
+    vault = Vault(LocalStorage(bench.state, bench.destination, single_file=False), plan)
+    dice = random.Random(1)  # noqa: S311  # the same damage each time
+    told = Counter()
+    times = 200 if kind == "plan.json" else 2_000  # the plan is compared with what would be written, which takes a sync
+
+    async def read_all():
+        executed.clear()
+        for _ in range(times):
+            path.write_bytes(mutated(sound, dice))
+            try:
+                await RECORDS[kind](vault)
+            except (DestinationError, InputChangedError) as error:
+                assert str(bench.folder) in str(error)  # noqa: PT017  # there may be none
+                told[type(error)] += 1
+            else:
+                told[None] += 1
+
+    asyncio.run(read_all())
+    assert executed == []
+    assert told[InputChangedError if kind == "plan.json" else DestinationError] > times / 2
+
+
 def test_a_damaged_part_is_told_in_words(bench):
     """Answers in a damaged file of the version before are not guessed, and the message says what to do."""
     bench.write(TEXTS)
@@ -333,7 +491,7 @@ def test_a_damaged_record_is_told_in_words(bench, kind):
     path = kinds(bench)[kind]
     if kind == "seals":  # of a finished run they are not read any more
         kinds(bench)["manifest.json"].unlink()
-    for content in (b"", b"{", b"[]", b"{}", b"null", b"\xff", path.read_bytes()[:-20]):
+    for content in (b"", b"{", b"[]", b"{}", b"null", b"\xff", b"[" * 100_000, path.read_bytes()[:-20]):
         path.write_bytes(content)
         with pytest.raises(Exception, match=path.name):
             bench.run()

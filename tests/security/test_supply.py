@@ -56,37 +56,59 @@ def test_dependencies_are_few_and_have_a_range():
 
 @pytest.fixture
 def audit(tmp_path):
-    """Runs ``make audit`` with tools that do nothing, but for one whose exit code is given."""
+    """Runs ``make audit`` with tools that do nothing, but for one that finds what is given and ends with a code."""
 
-    def audit(code):
-        tools = tmp_path / "bin"
-        tools.mkdir(exist_ok=True)
+    def audit(code, found="", *arguments):
+        tools, known = tmp_path / "bin", tmp_path / "audit" / "known.txt"
+        for folder in (tools, known.parent):
+            folder.mkdir(exist_ok=True)
         (tmp_path / "uv.stamp").touch()
+        known.write_text("an earlier one\n")
         stub = tools / "python"
-        stub.write_text(f'#!/bin/sh\ncase "$*" in *pip-audit\\ --strict*) echo "asked" ; exit {code} ;; esac\n')
+        writes = f'printf "%s" "{found}" > {known};' if found else ""
+        stub.write_text(
+            '#!/bin/sh\ncase "$*" in\n*cyclonedx-py*) echo "listed" ;;\n'
+            f'*pip-audit\\ --strict*--output\\ {known}*) echo "asked"; {writes} exit {code} ;;\nesac\n'
+        )
         stub.chmod(0o755)
         # Nothing that make would make first is older than what it is made of.
-        command = ["make", "--silent", f"VENV={tmp_path}", "--old-file=pyproject.toml", "audit"]
+        command = ["make", "--silent", f"VENV={tmp_path}", "--old-file=pyproject.toml", "audit", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     return audit
 
 
-def test_an_audit_without_an_answer_is_not_passed(audit):
-    """Where something is vulnerable, or the list of PyPI cannot be asked, ``make audit`` fails and says which of the two it
-    may be; it passes only when the list was asked and is empty.
-    """
-    failed = audit(1)
-    assert "asked" in failed.stdout
+UNREACHED_PASSES = "NO_VERDICT=0"
+"""What CI says."""
+
+
+@pytest.mark.parametrize("arguments", [(), (UNREACHED_PASSES,)])
+def test_what_is_known_to_be_vulnerable_fails(audit, arguments):
+    """In CI as well as by hand; what it is stands there."""
+    failed = audit(1, "jinja2 2.4.1 PYSEC-2014-8", *arguments)
+    assert failed.stdout.split("\n")[:2] == ["listed", "asked"]
+    assert "jinja2 2.4.1 PYSEC-2014-8" in failed.stdout
     assert failed.returncode != 0
-    assert "without it there is no verdict" in failed.stderr
+    assert "Not passed: this is known to be vulnerable" in failed.stderr
+
+
+def test_an_audit_without_an_answer_is_not_passed(audit):
+    """Where the list of PyPI cannot be asked, ``make audit`` says that there is no verdict and fails; CI, which may run
+    where nobody can reach it, says the same and goes on. It passes in silence only when the list was asked and is empty.
+    """
+    for arguments, passes in (((), False), ((UNREACHED_PASSES,), True)):
+        unreached = audit(1, "", *arguments)
+        assert "asked" in unreached.stdout
+        assert "an earlier one" not in unreached.stdout
+        assert "No verdict" in unreached.stderr
+        assert (unreached.returncode == 0) is passes
     passed = audit(0)
     assert "asked" in passed.stdout
     assert (passed.returncode, passed.stderr) == (0, "")
 
 
-def test_ci_writes_what_comes_with_the_package():
-    """Each run of CI makes the list of all that is installed with the package."""
+def test_ci_asks_about_what_comes_with_the_package():
+    """Each run of CI makes the list of all that is installed with the package, and asks about it."""
     steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert "make sbom" in steps
+    assert f"make audit {UNREACHED_PASSES}" in steps
     assert "set -euo pipefail" in steps

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,12 +55,53 @@ def test_certificate_that_proves_nothing(serve, talk, tmp_path, made, trusted, w
     assert not server.received
 
 
-def test_old_tls_is_refused(serve, talk, tmp_path):
-    """A server that speaks nothing newer than TLS 1.1 gets no question."""
+@pytest.fixture
+def of_yesterday(tmp_path):
+    """A server context that speaks TLS 1.1 and nothing newer, and the file with its certificate."""
+    context, file = certificate(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is old, that is the point
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return context, file
+
+
+def speaks_tls_1_1(server: Loopback) -> bool:
+    """Whether the server and a client that takes anything come together: some builds of OpenSSL have no TLS 1.1."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client.minimum_version = ssl.TLSVersion.TLSv1
+    client.set_ciphers("ALL:@SECLEVEL=0")
+    try:
+        with socket.create_connection(("127.0.0.1", server.port)) as plain, client.wrap_socket(plain) as wrapped:
+            return wrapped.version() == "TLSv1.1"
+    except ssl.SSLError:
+        return False
+
+
+@pytest.mark.parametrize("verify_tls", [True, False])
+def test_old_tls_is_refused(serve, talk, of_yesterday, verify_tls):
+    """A server that speaks nothing newer than TLS 1.1 gets no question and no key, whatever its certificate is worth."""
+    context, file = of_yesterday
+    server = serve(saying(ANSWER), tls=context)
+    if not speaks_tls_1_1(server):
+        pytest.skip(f"{ssl.OPENSSL_VERSION} does not speak TLS 1.1")
+    with pytest.raises(RequestError) as caught:
+        talk(server, infer, ca_certificate=str(file), verify_tls=verify_tls)
+    assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
+    assert server.received == []
+
+
+def test_the_oldest_tls_is_ours_and_not_the_systems(tmp_path):
+    """A system may be configured to take older ones; with the real server above, the client's node refuses as well."""
     _, file = certificate(tmp_path)
     client = tls_context(ClusterConfig(url="https://127.0.0.1:1", ca_certificate=str(file)))
-    assert client.minimum_version.name == "TLSv1_2"
+    assert client.minimum_version is ssl.TLSVersion.TLSv1_2
     assert client.check_hostname
+    assert client.verify_mode is ssl.CERT_REQUIRED
 
 
 def test_unverified_on_demand_with_a_warning(serve, talk, tmp_path, caplog):

@@ -182,6 +182,11 @@ class PartReader:
     def __init__(self, file: pa.NativeFile, columns: Sequence[str]) -> None:
         with _damage_told():
             self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+        if not {*columns} <= {*self._parquet.schema_arrow.names}:
+            raise StorageError(
+                "a file of the dataset, kept in the state folder, has other columns than its record says: one of them is "
+                "damaged; run with if_exists='overwrite' to ask everything anew"
+            )
         self._columns = list(columns)
         self._ends: list[int] = []
         for i in range(self._parquet.metadata.num_row_groups):

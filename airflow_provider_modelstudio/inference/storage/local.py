@@ -137,7 +137,8 @@ class LocalStorage:
         mine = (
             found if found.st_uid in {os.geteuid(), _ROOT_USER} and not found.st_mode & stat.S_IWOTH else self._probe()
         )
-        if found.st_mode & stat.S_IWOTH and mine.st_mode & stat.S_IWOTH:
+        shows_modes = not mine.st_mode & stat.S_IWOTH
+        if not shows_modes:
             log.warning(
                 "the disk of the state folder %s shows one mode for everything, so nobody can tell who may write there",
                 self._root,
@@ -153,7 +154,25 @@ class LocalStorage:
                 f"{os.geteuid()}; run it as that user, or look whether its files are yours and make it your own: "
                 f"chown -R {os.geteuid()} {self._root}"
             )
+        if shows_modes:
+            self._warn_of_open_parents()
         self._is_safe = True
+
+    def _warn_of_open_parents(self) -> None:
+        """Say that the state folder may be replaced as a whole. No refusal: volumes of Kubernetes are made so."""
+        for folder in self._root.parents:
+            with contextlib.suppress(OSError):
+                mode = folder.stat().st_mode
+                if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                    log.warning(
+                        "anybody may write to the folder %s, so whoever has an account or a container that sees it may put "
+                        "another folder in place of the state folder %s, and with it other answers; unless all of them are "
+                        "yours, let others not replace what is not theirs: chmod +t %s",
+                        folder,
+                        self._root,
+                        folder,
+                    )
+                    return
 
     def _probe(self) -> os.stat_result:
         """What the disk shows of a folder of ours: mounts of SMB, NFS and FUSE may show one mode or one user for all."""

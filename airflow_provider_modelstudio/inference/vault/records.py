@@ -100,7 +100,7 @@ class Seal:
     def from_dict(cls, record: dict[str, Any]) -> Seal:
         """Back from :meth:`as_dict`."""
         apart = record["quarantine"]
-        return cls(
+        seal = cls(
             **{
                 **record,
                 "columns": tuple(record["columns"]),
@@ -108,6 +108,8 @@ class Seal:
                 "quarantine": None if apart is None else Quarantined(**apart),
             }
         )
+        _check_books(seal.rows + (0 if seal.quarantine is None else seal.quarantine.rows), seal.counts)
+        return seal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +141,9 @@ class Manifest:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Manifest:
         """Back from what :meth:`as_json` wrote."""
-        return cls(**{**record, "parts": tuple(Seal.from_dict(part) for part in record["parts"])})
+        manifest = cls(**{**record, "parts": tuple(Seal.from_dict(part) for part in record["parts"])})
+        _check_books(manifest.rows, manifest.counts)
+        return manifest
 
     @property
     def counts(self) -> Counts:
@@ -161,6 +165,12 @@ class Manifest:
         return {seal.name: seal.key for seal in self.parts}
 
 
+def _check_books(rows: int, counts: Counts) -> None:
+    """They balanced when they were written down."""
+    if counts.rows != rows:
+        raise ValueError(f"{rows} rows, {counts.rows} booked")
+
+
 def restored(location: str, content: bytes, make: Callable[[dict[str, Any]], Restored]) -> Restored:
     """What a record on the store says; it is ours, so nonsense in it is damage.
 
@@ -168,7 +178,7 @@ def restored(location: str, content: bytes, make: Callable[[dict[str, Any]], Res
     """
     try:
         return make(json.loads(content))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DestinationError(
             f"{location} is damaged ({type(error).__name__}); bring it back from a copy, or move the "
             "state folder and the destination away: what they hold is then asked for again"
