@@ -23,6 +23,7 @@ from airflow_provider_modelstudio.inference.decide import (
 from airflow_provider_modelstudio.inference.decide.rules import RULES
 from airflow_provider_modelstudio.inference.errors import (
     AnswerError,
+    BottomlessAnswerError,
     ConfigurationError,
     EndpointError,
     Fault,
@@ -414,6 +415,8 @@ TABLE = [
     ("unusable answer", AnswerError("3 vectors for 10 rows"), 10, 1, Split()),
     ("unusable answer", AnswerError("0 vectors for 1 row"), 1, 0, FAILED),
     ("unusable answer", AnswerError("0 vectors for 1 row"), 1, 1, Mark("no usable answer: 0 vectors for 1 row")),
+    ("bottomless answer", BottomlessAnswerError("too deep"), 10, 0, Stopped(EndpointError, "too deep")),
+    ("bottomless answer", BottomlessAnswerError("too deep"), 1, 1, Stopped(EndpointError, "check the host")),
     # neither an error nor a success
     ("unheard of", http(200), 10, 0, FAILED),
     ("unheard of", http(None), 10, 0, FAILED),
@@ -463,17 +466,21 @@ def test_a_stop_repeats_nothing_the_server_said():
 
 
 WORDS = st.sampled_from([row[1].reason for row in TABLE if isinstance(row[1], RequestError)]) | st.text(max_size=60)
-ERRORS = st.builds(
-    RequestError,
-    st.just("made up"),
-    fault=st.sampled_from(Fault),
-    status=st.none() | st.integers(100, 599),
-    upstream_status=st.none() | st.integers(100, 599),
-    error_type=st.none()
-    | st.sampled_from(["security_exception", "status_exception", "x_content_parse_exception", "{0}"]),
-    reason=WORDS,
-    retry_after=st.none() | st.floats(0, 300),
-) | st.builds(AnswerError, st.text(max_size=40))
+ERRORS = (
+    st.builds(
+        RequestError,
+        st.just("made up"),
+        fault=st.sampled_from(Fault),
+        status=st.none() | st.integers(100, 599),
+        upstream_status=st.none() | st.integers(100, 599),
+        error_type=st.none()
+        | st.sampled_from(["security_exception", "status_exception", "x_content_parse_exception", "{0}"]),
+        reason=WORDS,
+        retry_after=st.none() | st.floats(0, 300),
+    )
+    | st.builds(AnswerError, st.text(max_size=40))
+    | st.builds(BottomlessAnswerError, st.text(max_size=40))
+)
 
 
 @given(error=ERRORS, rows=st.integers(1, 600), attempts=st.integers(0, 200))

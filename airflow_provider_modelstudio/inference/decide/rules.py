@@ -50,6 +50,8 @@ class Case(NamedTuple):
     """Those of them during which other requests were answered."""
     useless: int = 0
     """Rows marked because their answers were no good, while no answer was good."""
+    bottomless: bool = False
+    """Whether the answer is nested deeper than any."""
 
 
 class Rule(NamedTuple):
@@ -186,6 +188,16 @@ OUTAGE: Final = (
 )
 
 RULES: Final = (
+    Rule(
+        "bottomless answer",
+        lambda case: case.bottomless,
+        lambda case: Stop(
+            EndpointError(
+                f"what answers in Elasticsearch's name is no inference endpoint: {case.reason}, and answers have a handful; "
+                "nothing more is asked; check the host, the proxies on the way and what the endpoint leads to"
+            )
+        ),
+    ),
     Rule(
         "useless endpoint",
         lambda case: case.fault is None and case.useless >= USELESS,
