@@ -232,6 +232,7 @@ FAULTS = (
         "an endpoint that comes and goes",
         (
             REFUSALS + "test_a_service_that_comes_and_goes_is_outlived",
+            LIMITS + "test_an_hour_of_ups_and_downs_is_outlived",
             LIMITS + "test_an_outage_is_over_soon",
             GOVERNOR + "test_five_failures_in_a_row_open_the_breaker",
         ),
