@@ -255,6 +255,8 @@ MUTANTS = (
     Mutant("too many failed rows are accepted", WRITER, "if self._options.too_many(", "if False and self._options.too_many(", ENGINE),
     # Answers.
     Mutant("answers of another form are mixed in", WINDOWS, "        elif not columns.schema.equals(self.answer_schema):", "        elif False:", ENGINE),
+    Mutant("an answer that is always cut is asked for as it was", RULES, "Split() if case.rows > 1 and case.attempts >= CUTS else _unless_alone(case)", "_unless_alone(case)", ("tests/inference/test_cut_answers.py",)),
+    Mutant("rows are to blame before any answer was good", SENDER, "                if isinstance(error, AnswerError) and self._answered is None:", "                if False:", ("tests/inference/test_cut_answers.py",)),
     Mutant("an answer without a bottom is asked for again", RULES, "        lambda case: case.bottomless,", "        lambda case: False,", REFUSALS),
     Mutant("levels of an answer are not counted", f"{TASKS}/answers.py", "    if not _has_bottom(whole):", "    if False:", VECTORS),
     Mutant("what is no number is written", f"{TASKS}/vectors.py", "if np.count_nonzero(finite) == finite.size:", "if True:", VECTORS),

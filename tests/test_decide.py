@@ -166,6 +166,10 @@ TABLE = [
     ("no answer", cut(Fault.TIMEOUT), 10, 0, FAILED),
     ("no answer", cut(Fault.TIMEOUT), 1, 99, FAILED),
     ("no answer", cut(Fault.CONNECTION), 10, 0, FAILED),
+    # an answer without its end
+    ("cut answer", cut(Fault.CUT), 10, 1, FAILED),
+    ("cut answer", cut(Fault.CUT), 10, 2, Split()),
+    ("cut answer", cut(Fault.CUT), 1, 99, FAILED),
     # outages, also those that come as 400
     ("outage", http(500), 10, 0, FAILED),
     ("outage", http(502), 10, 5, FAILED),
@@ -506,7 +510,7 @@ def test_every_failure_has_a_decision_that_can_be_carried_out(error, rows, attem
 @given(error=ERRORS, rows=st.integers(1, 512))
 def test_asking_again_ends(error, rows):
     """A request that fails the same way each time is split, marked or stopped, or it is for the governor's patience."""
-    waiting = {"no answer", "server's timeout", "outage", "unheard of"}
+    waiting = {"no answer", "cut answer", "server's timeout", "outage", "unheard of"}
     asked = [(rows, 0)]
     for _ in range(8 * rows):
         if not asked:
@@ -515,7 +519,7 @@ def test_asking_again_ends(error, rows):
         match decide(error, rows=size, attempts=attempts):
             case Wait(_, _, _, counts):
                 rule, _ = find_rule(error, rows=size, attempts=attempts)
-                if rule.name in waiting or not counts:
+                if (rule.name in waiting and (rule.name != "cut answer" or size == 1)) or not counts:
                     return
                 asked.append((size, attempts + 1))
             case Split(cap, _, _):

@@ -66,6 +66,8 @@ class Fault(Enum):
     """No complete answer within the deadline; the call may have been billed."""
     CONNECTION = "connection"
     """The connection was refused, reset or cut; billed only if the request was sent."""
+    CUT = "cut"
+    """The answer began and lost its end, or what is compressed in it is damaged; it was billed."""
     NOT_ELASTICSEARCH = "not-elasticsearch"
     """Somebody else answered: a proxy, a login page, a redirect."""
     TOO_LARGE = "too-large"

@@ -74,6 +74,8 @@ STRANGERS: Final = 4
 """Attempts before the fifth answer of a stranger, which is no coincidence any more."""
 STUBBORN: Final = 8
 """Failures of a request, while others are answered, after which its rows are to blame and not the service."""
+CUTS: Final = 2
+"""Attempts before the third answer that lost its end, which may be too long for somebody on the way."""
 FETCHES: Final = 2
 """Attempts before the third in vain to fetch a picture."""
 
@@ -137,6 +139,11 @@ def _until(attempts: int, then: Callable[[Case], Decision]) -> Callable[[Case], 
 def _unless_alone(case: Case) -> Decision:
     """The service's fault, as long as it fails others, too."""
     return _one_row(_no_answer)(case) if case.alone >= STUBBORN else _failed(case)
+
+
+def _shorter(case: Case) -> Decision:
+    """Ask for an answer half as long, where that is possible."""
+    return Split() if case.rows > 1 and case.attempts >= CUTS else _unless_alone(case)
 
 
 def _one_row(reason: Callable[[Case], str]) -> Callable[[Case], Decision]:
@@ -210,6 +217,7 @@ RULES: Final = (
     ),
     Rule("unusable answer", lambda case: case.fault is None, _until(1, _one_row(_unusable))),
     Rule("no answer", _fault(Fault.TIMEOUT, Fault.CONNECTION), _unless_alone),
+    Rule("cut answer", _fault(Fault.CUT), _shorter),
     Rule(
         "endless answer",
         _fault(Fault.TOO_LARGE),
