@@ -289,6 +289,7 @@ FAULTS = (
         "stores that fail, before or after they did it",
         (
             STORES + "test_a_store_that_is_busy_is_asked_again",
+            STORES + "test_a_bucket_that_stumbles_over_each_object_loses_nothing",
             STORES + "test_a_store_that_stays_away_fails_the_try",
             NO_HISTORY,
         ),
