@@ -141,6 +141,7 @@ FAULTS = (
         (
             REFUSALS + "test_dimensions_that_change_in_the_middle_stop_the_task",
             ENGINE + "test_other_dimensions_in_the_middle_stop_the_run",
+            ENGINE + "test_other_dimensions_than_in_the_journal_stop_the_next_try",
             VECTORS + "test_other_dimensions_than_expected_are_refused",
         ),
     ),
@@ -489,6 +490,8 @@ FAULTS = (
         52,
         "forks, threads, signals in the middle of a write",
         (
+            PROCESSES + "test_signals_in_the_middle_of_everything_change_nothing",
+            PROCESSES + "test_a_task_in_a_thread_of_its_own_is_stopped_and_goes_on",
             PROCESSES + "test_asked_twice_to_stop_a_task_still_leaves_in_order",
             PROCESSES + "test_killed_a_task_pays_again_for_no_more_than_was_in_flight",
             STORAGE + "TestLocal::test_readers_never_see_half",
