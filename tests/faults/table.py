@@ -480,6 +480,7 @@ FAULTS = (
             REFUSALS + "test_a_state_store_that_stays_away_costs_nothing",
             ENGINE + "test_an_airflow_that_does_not_answer_is_asked_for_half_a_minute",
             ENGINE + "test_a_stop_is_heard_while_airflow_does_not_answer",
+            "tests/airflow/test_scheduler.py::test_an_api_server_that_is_away_for_a_while_costs_nothing",
             FENCE + "test_what_airflow_says_of_a_try",
             FENCE + "test_a_silent_airflow_vouches_for_nobody",
             FENCE + "test_a_setting_that_makes_no_sense_keeps_nobody_from_the_commit",
