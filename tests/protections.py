@@ -25,6 +25,7 @@ GOVERNOR_ROOM = f"{PACKAGE}/governor/__init__.py"
 TRANSPORT = f"{PACKAGE}/transport/__init__.py"
 NODE = f"{PACKAGE}/transport/node.py"
 REFUSAL = f"{PACKAGE}/transport/refusal.py"
+RULES = f"{PACKAGE}/decide/rules.py"
 TASKS = f"{PACKAGE}/tasks"
 MULTI_MODAL = f"{TASKS}/multi_modal_embedding.py"
 ADDRESS = f"{PACKAGE}/transport/address.py"
@@ -278,6 +279,10 @@ MUTANTS = (
     Mutant("too many failed rows are accepted", WRITER, "if self._options.too_many(", "if False and self._options.too_many(", ENGINE),
     # Answers.
     Mutant("answers of another form are mixed in", WINDOWS, "        elif not columns.schema.equals(self.answer_schema):", "        elif False:", ENGINE),
+    Mutant("an answer that is always cut is asked for as it was", RULES, "Split() if case.rows > 1 and case.attempts >= CUTS else _unless_alone(case)", "_unless_alone(case)", ("tests/inference/test_cut_answers.py",)),
+    Mutant("rows are to blame before any answer was good", SENDER, "                if isinstance(error, AnswerError) and self._answered is None:", "                if False:", ("tests/inference/test_cut_answers.py",)),
+    Mutant("an answer without a bottom is asked for again", RULES, "        lambda case: case.bottomless,", "        lambda case: False,", REFUSALS),
+    Mutant("levels of an answer are not counted", f"{TASKS}/answers.py", "    if not _has_bottom(whole):", "    if False:", VECTORS),
     Mutant("what is no number is written", f"{TASKS}/vectors.py", "if np.count_nonzero(finite) == finite.size:", "if True:", VECTORS),
     Mutant("weights that are no numbers are written", f"{TASKS}/sparse_embedding.py", "if not np.isfinite(weights).all():", "if False:", ("tests/tasks/test_sparse_embedding.py",)),
     Mutant("scores that are no numbers are written", f"{TASKS}/rerank.py", "if not np.isfinite(values).all():", "if False:", ("tests/tasks/test_rerank.py",)),

@@ -23,6 +23,7 @@ from airflow_provider_modelstudio.inference.decide import (
 from airflow_provider_modelstudio.inference.decide.rules import RULES
 from airflow_provider_modelstudio.inference.errors import (
     AnswerError,
+    BottomlessAnswerError,
     ConfigurationError,
     EndpointError,
     Fault,
@@ -165,6 +166,10 @@ TABLE = [
     ("no answer", cut(Fault.TIMEOUT), 10, 0, FAILED),
     ("no answer", cut(Fault.TIMEOUT), 1, 99, FAILED),
     ("no answer", cut(Fault.CONNECTION), 10, 0, FAILED),
+    # an answer without its end
+    ("cut answer", cut(Fault.CUT), 10, 1, FAILED),
+    ("cut answer", cut(Fault.CUT), 10, 2, Split()),
+    ("cut answer", cut(Fault.CUT), 1, 99, FAILED),
     # outages, also those that come as 400
     ("outage", http(500), 10, 0, FAILED),
     ("outage", http(502), 10, 5, FAILED),
@@ -414,6 +419,8 @@ TABLE = [
     ("unusable answer", AnswerError("3 vectors for 10 rows"), 10, 1, Split()),
     ("unusable answer", AnswerError("0 vectors for 1 row"), 1, 0, FAILED),
     ("unusable answer", AnswerError("0 vectors for 1 row"), 1, 1, Mark("no usable answer: 0 vectors for 1 row")),
+    ("bottomless answer", BottomlessAnswerError("too deep"), 10, 0, Stopped(EndpointError, "too deep")),
+    ("bottomless answer", BottomlessAnswerError("too deep"), 1, 1, Stopped(EndpointError, "check the host")),
     # neither an error nor a success
     ("unheard of", http(200), 10, 0, FAILED),
     ("unheard of", http(None), 10, 0, FAILED),
@@ -463,17 +470,21 @@ def test_a_stop_repeats_nothing_the_server_said():
 
 
 WORDS = st.sampled_from([row[1].reason for row in TABLE if isinstance(row[1], RequestError)]) | st.text(max_size=60)
-ERRORS = st.builds(
-    RequestError,
-    st.just("made up"),
-    fault=st.sampled_from(Fault),
-    status=st.none() | st.integers(100, 599),
-    upstream_status=st.none() | st.integers(100, 599),
-    error_type=st.none()
-    | st.sampled_from(["security_exception", "status_exception", "x_content_parse_exception", "{0}"]),
-    reason=WORDS,
-    retry_after=st.none() | st.floats(0, 300),
-) | st.builds(AnswerError, st.text(max_size=40))
+ERRORS = (
+    st.builds(
+        RequestError,
+        st.just("made up"),
+        fault=st.sampled_from(Fault),
+        status=st.none() | st.integers(100, 599),
+        upstream_status=st.none() | st.integers(100, 599),
+        error_type=st.none()
+        | st.sampled_from(["security_exception", "status_exception", "x_content_parse_exception", "{0}"]),
+        reason=WORDS,
+        retry_after=st.none() | st.floats(0, 300),
+    )
+    | st.builds(AnswerError, st.text(max_size=40))
+    | st.builds(BottomlessAnswerError, st.text(max_size=40))
+)
 
 
 @given(error=ERRORS, rows=st.integers(1, 600), attempts=st.integers(0, 200))
@@ -499,7 +510,7 @@ def test_every_failure_has_a_decision_that_can_be_carried_out(error, rows, attem
 @given(error=ERRORS, rows=st.integers(1, 512))
 def test_asking_again_ends(error, rows):
     """A request that fails the same way each time is split, marked or stopped, or it is for the governor's patience."""
-    waiting = {"no answer", "server's timeout", "outage", "unheard of"}
+    waiting = {"no answer", "cut answer", "server's timeout", "outage", "unheard of"}
     asked = [(rows, 0)]
     for _ in range(8 * rows):
         if not asked:
@@ -508,7 +519,7 @@ def test_asking_again_ends(error, rows):
         match decide(error, rows=size, attempts=attempts):
             case Wait(_, _, _, counts):
                 rule, _ = find_rule(error, rows=size, attempts=attempts)
-                if rule.name in waiting or not counts:
+                if (rule.name in waiting and (rule.name != "cut answer" or size == 1)) or not counts:
                     return
                 asked.append((size, attempts + 1))
             case Split(cap, _, _):

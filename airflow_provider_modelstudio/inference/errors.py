@@ -5,6 +5,7 @@
     ModelStudioError
     ├── RequestError            one request failed; ``decide`` says what to do
     ├── AnswerError             one answer is not what was asked for; ``decide`` says what to do
+    │   └── BottomlessAnswerError   one answer is nested so deep that no answer of ours it can be
     ├── PermanentError          trying the task again cannot help: somebody must change something
     │   ├── ConfigurationError      a parameter or a connection field makes no sense
     │   ├── InputError              a source file is missing, damaged or of the wrong shape
@@ -30,6 +31,7 @@ from enum import Enum
 
 __all__ = [
     "AnswerError",
+    "BottomlessAnswerError",
     "BudgetError",
     "ConfigurationError",
     "DestinationError",
@@ -64,6 +66,8 @@ class Fault(Enum):
     """No complete answer within the deadline; the call may have been billed."""
     CONNECTION = "connection"
     """The connection was refused, reset or cut; billed only if the request was sent."""
+    CUT = "cut"
+    """The answer began and lost its end, or what is compressed in it is damaged; it was billed."""
     NOT_ELASTICSEARCH = "not-elasticsearch"
     """Somebody else answered: a proxy, a login page, a redirect."""
     TOO_LARGE = "too-large"
@@ -106,6 +110,10 @@ class RequestError(ModelStudioError):
 
 class AnswerError(ModelStudioError):
     """A paid answer that must not be used: wrong count, wrong shape, damaged bytes."""
+
+
+class BottomlessAnswerError(AnswerError):
+    """An answer nested far deeper than any that is asked for; whoever made it means no good, or something else."""
 
 
 class PermanentError(ModelStudioError):

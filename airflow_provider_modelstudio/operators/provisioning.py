@@ -291,7 +291,7 @@ class Provisioning:
                 "keys and hosts work in one region only; check extras model_studio_api_key, api_host and region of the "
                 "connection"
             ) from error
-        if error.fault in {Fault.CONNECTION, Fault.NOT_ELASTICSEARCH}:
+        if error.fault in {Fault.CONNECTION, Fault.CUT, Fault.NOT_ELASTICSEARCH}:
             raise OutageError(f"{lost}{error}; what was created is kept, a retry does the rest") from error
 
 

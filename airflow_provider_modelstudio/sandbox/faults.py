@@ -46,9 +46,11 @@ __all__ = [
 Distortion = Literal[
     "fewer", "more", "wrong_dimensions", "nan", "infinity", "1e400", "null", "string", "zeros",
     "duplicate_index", "missing_index", "index_out_of_range", "unfinished", "empty_object",
+    "bottomless",
 ]  # fmt: skip
 """How an answer is wrong although its status is 200. ``nan`` to ``zeros`` spoil the first number of the first row;
-``unfinished`` and ``empty_object`` are texts: one without its last character, and ``{}``."""
+``unfinished`` and ``empty_object`` are texts: one without its last character, and ``{}``.
+``bottomless`` puts a list in a list, and so on, twenty thousand deep, in the place of the rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,7 +40,7 @@ _SPOILED_NUMBERS = {
     "null": Literal("null", b"\xf6"),
     "string": Literal('"0.5"', b"\x630.5"),
 }
-
+_BOTTOMLESS = Literal("[" * 20_000 + "]" * 20_000, b"\x81" * 20_000 + b"\x80")
 _SPOILED_TEXTS: dict[str, Callable[[str], str]] = {"unfinished": lambda text: text[:-1], "empty_object": lambda _: "{}"}
 
 
@@ -65,7 +65,7 @@ def instead(act: Act) -> Reply | None:
 def distorted(answer: dict[str, Any], act: Distort) -> dict[str, Any]:
     """The answer with wrong values; unchanged where the distortion does not apply to its shape."""
     ((task_type, rows),) = answer.items()
-    return {task_type: _distorted_rows(list(rows), act.how)}
+    return {task_type: _BOTTOMLESS if act.how == "bottomless" else _distorted_rows(list(rows), act.how)}
 
 
 def _distorted_rows(rows: list[Any], how: str) -> list[Any]:

@@ -175,6 +175,20 @@ def test_rerank_candidates_ranks_what_a_search_found(run, sandbox, folder):
     assert (more["rerank"]["rows"], more["pick"]["questions"]) == (10, 2)
 
 
+def test_shared_account_asks_through_one_pool(run, sandbox, folder):
+    """Both tasks that ask name the pool that the documentation makes, the other one does not; each row is answered."""
+    dag = DagBag(EXAMPLES).dags["shared_account"]
+    pools = {task.task_id: task.pool for task in dag.tasks}
+    assert pools == {"prepare": "default_pool", "embed_articles": "model_studio", "embed_reviews": "model_studio"}
+    assert "airflow pools set model_studio 2 " in dag.doc_md
+    told = run("shared_account")
+    assert (told["embed_articles"]["embedded"], told["embed_reviews"]["embedded"]) == (3, 2)
+    for name, rows in (("articles", 3), ("reviews", 2)):
+        vectors = ds.dataset(folder / "shared_account" / f"{name}_with_vectors", format="parquet").to_table()
+        assert len(vectors) == rows
+        assert vectors["embedding"].null_count == 0
+
+
 def test_enrich_products_makes_columns_of_descriptions(run, sandbox, folder):
     """Columns have the types of the schema; rows whose answers do not fit are counted, and mended by errors_only."""
     told = run("enrich_products", dry_run=True)

@@ -10,6 +10,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.request import urlopen
 
 import numpy as np
 import psutil
@@ -22,7 +23,7 @@ from packaging.version import Version
 from airflow_provider_modelstudio.catalog import Catalog
 from airflow_provider_modelstudio.catalog.wanted import every_model
 from airflow_provider_modelstudio.hooks.modelstudio import ModelStudioHook
-from airflow_provider_modelstudio.sandbox.faults import Match, Refuse, Rule
+from airflow_provider_modelstudio.sandbox.faults import Delay, Match, Refuse, Rule
 from airflow_provider_modelstudio.sandbox.server import Sandbox
 from demo.private_airflow import PrivateAirflow, port_is_free
 from demo.screen import Screen
@@ -86,6 +87,7 @@ def whole(tmp_path_factory):
                 logs=sessions.logs,
                 home=sessions.folder,
                 finish=finish,
+                processes=sessions.members,
             )
             processes = sessions.members()
     assert len(processes) >= 5
@@ -117,6 +119,40 @@ def test_reembed_docs_in_a_whole_airflow(whole):
     assert second["report"].startswith("Nothing was asked.")
     assert sandbox.requests == asked
     assert [event["extra"] for event in events] == [first["embed"], second["embed"]]
+
+
+def test_an_api_server_that_is_away_for_a_while_costs_nothing(whole):
+    """Its processes stand still for seven seconds in the middle of a run: the run goes on, succeeds, and pays once."""
+    airflow, sandbox = whole.airflow, whole.sandbox
+    rows, before, bill = 300, sandbox.requests, len(sandbox.bill)
+    sandbox.play([Rule(act=Delay(seconds=2.0))])
+    run_id = airflow.trigger("reembed_docs", {"packages": ["packaging", "pendulum", "click"], "max_rows": rows})
+    patience = time.monotonic() + 120
+    while sandbox.requests < before + 4:
+        assert time.monotonic() < patience
+        time.sleep(0.05)
+    servers = [process for process in whole.processes() if "api" in " ".join(process.cmdline()[:4])]
+    assert servers
+    try:
+        for process in servers:
+            process.suspend()
+        asked = sandbox.requests
+        with pytest.raises(OSError, match="timed out"):
+            urlopen(f"http://127.0.0.1:{airflow.port}/api/v2/version", timeout=2)
+        time.sleep(5)
+        meanwhile = sandbox.requests - asked
+    finally:
+        for process in servers:
+            process.resume()
+    told = whole.finish("reembed_docs", run_id)
+    sandbox.play([])
+    assert meanwhile > 0
+    assert told["embed"]["rows"] == rows
+    paid = [one for answered in sandbox.bill[bill:] for one in answered.inputs]
+    assert len(paid) == len(set(paid)) >= rows - 60
+    vectors = ds.dataset(whole.folder / "data" / "vectors", format="parquet").to_table()
+    assert len(vectors) == rows
+    assert vectors["embedding_error"].null_count == rows
 
 
 def test_sensors_wait_in_the_triggerer_and_a_rotation_goes_on(whole, monkeypatch):

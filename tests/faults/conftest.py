@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_modelstudio.sandbox.server import Sandbox
+from tests.failing_s3 import s3  # noqa: F401  # a fixture
 from tests.faults.bench import DIMENSIONS, Bench
 
 

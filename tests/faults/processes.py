@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import resource
 import signal
 import socket
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +47,29 @@ class Watchful(EmbedOperator):
 
     def _options(self, context):
         return replace(super()._options(context), lease_seconds=1.5)
+
+
+class Tapped(EmbedOperator):
+    """Each thread of its process is interrupted by a signal again and again, whatever it is doing; the handler is Python's."""
+
+    def execute(self, context):
+        taps, over = [], threading.Event()
+        signal.signal(signal.SIGUSR1, lambda *_: taps.append(1))
+
+        def tap():
+            while not over.wait(0.0005):
+                for thread in threading.enumerate():
+                    if thread is not threading.current_thread() and thread.is_alive():
+                        with contextlib.suppress(ProcessLookupError):
+                            signal.pthread_kill(thread.ident, signal.SIGUSR1)
+
+        tapping = threading.Thread(target=tap)
+        tapping.start()
+        try:
+            return {**super().execute(context), "taps": len(taps)}
+        finally:
+            over.set()
+            tapping.join()
 
 
 class Task:

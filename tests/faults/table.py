@@ -104,7 +104,13 @@ FAULTS = (
     Fault(
         8,
         "truncated answers, wrong lengths, bad compression",
-        (PASSING, FAILURES + "test_answer_cut_short", ANSWERS + "test_damaged_compression"),
+        (
+            PASSING,
+            "tests/inference/test_cut_answers.py::test_answers_that_are_cut_at_a_length_get_through_in_smaller_requests",
+            "tests/inference/test_cut_answers.py::test_answers_that_are_cut_whatever_their_length_end_the_run",
+            FAILURES + "test_answer_cut_short",
+            ANSWERS + "test_damaged_compression",
+        ),
     ),
     Fault(9, "an answer that drips", (PASSING, FAILURES + "test_one_deadline_over_everything")),
     Fault(
@@ -114,7 +120,9 @@ FAULTS = (
             STOPPING,
             FAILURES + "test_answer_longer_than_the_question_allows",
             ANSWERS + "test_compressed_bomb_is_cut_off",
+            REFUSALS + "test_an_answer_without_a_bottom_is_the_last",
             REFUSED + "test_deep_nesting_is_no_crash",
+            VECTORS + "test_an_answer_without_a_bottom_has_a_fault_of_its_own",
             VECTORS + "test_json_that_is_damaged_is_refused",
         ),
     ),
@@ -133,6 +141,7 @@ FAULTS = (
         (
             REFUSALS + "test_dimensions_that_change_in_the_middle_stop_the_task",
             ENGINE + "test_other_dimensions_in_the_middle_stop_the_run",
+            ENGINE + "test_other_dimensions_than_in_the_journal_stop_the_next_try",
             VECTORS + "test_other_dimensions_than_expected_are_refused",
         ),
     ),
@@ -230,6 +239,7 @@ FAULTS = (
         "an endpoint that comes and goes",
         (
             REFUSALS + "test_a_service_that_comes_and_goes_is_outlived",
+            LIMITS + "test_an_hour_of_ups_and_downs_is_outlived",
             LIMITS + "test_an_outage_is_over_soon",
             GOVERNOR + "test_five_failures_in_a_row_open_the_breaker",
         ),
@@ -280,6 +290,7 @@ FAULTS = (
         "stores that fail, before or after they did it",
         (
             STORES + "test_a_store_that_is_busy_is_asked_again",
+            STORES + "test_a_bucket_that_stumbles_over_each_object_loses_nothing",
             STORES + "test_a_store_that_stays_away_fails_the_try",
             NO_HISTORY,
         ),
@@ -471,6 +482,7 @@ FAULTS = (
             REFUSALS + "test_a_state_store_that_stays_away_costs_nothing",
             ENGINE + "test_an_airflow_that_does_not_answer_is_asked_for_half_a_minute",
             ENGINE + "test_a_stop_is_heard_while_airflow_does_not_answer",
+            "tests/airflow/test_scheduler.py::test_an_api_server_that_is_away_for_a_while_costs_nothing",
             FENCE + "test_what_airflow_says_of_a_try",
             FENCE + "test_a_silent_airflow_vouches_for_nobody",
             FENCE + "test_a_setting_that_makes_no_sense_keeps_nobody_from_the_commit",
@@ -481,6 +493,8 @@ FAULTS = (
         52,
         "forks, threads, signals in the middle of a write",
         (
+            PROCESSES + "test_signals_in_the_middle_of_everything_change_nothing",
+            PROCESSES + "test_a_task_in_a_thread_of_its_own_is_stopped_and_goes_on",
             PROCESSES + "test_asked_twice_to_stop_a_task_still_leaves_in_order",
             PROCESSES + "test_killed_a_task_pays_again_for_no_more_than_was_in_flight",
             STORAGE + "TestLocal::test_readers_never_see_half",

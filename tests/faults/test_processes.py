@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_provider_modelstudio.inference.errors import InterruptedRunError
 from airflow_provider_modelstudio.inference.vault.journal import decode_segment
 from airflow_provider_modelstudio.sandbox.faults import Delay, Match, Rule
-from tests.faults.bench import Bench
-from tests.faults.processes import SupervisedTask, Watchful, start_task
+from tests.faults.bench import Bench, context_of
+from tests.faults.processes import SupervisedTask, Tapped, Watchful, start_task
 
 TEXTS = [f"text number {i}" for i in range(300)]
 
@@ -90,6 +93,32 @@ def test_a_timeout_within_execute_keeps_the_answers_in_flight(slow):
 def test_asked_to_stop_before_it_began_a_task_does_not_trip(bench):
     """SIGTERM may come between the making of an operator and its execution."""
     bench.operator().on_kill()
+
+
+def test_signals_in_the_middle_of_everything_change_nothing(slow):
+    """Every thread is interrupted each millisecond or so, those that write segments and parts among them."""
+    outcome = start_task(slow, operator_class=Tapped, batch_size=2).outcome()
+    assert outcome.kind == ""
+    assert outcome.summary["taps"] > 100
+    slow.check(TEXTS)
+    assert set(slow.paid_for(TEXTS)) == {1}
+
+
+def test_a_task_in_a_thread_of_its_own_is_stopped_and_goes_on(slow):
+    """A runner that executes in threads: asked to stop from another one, the task leaves in order; the next does the rest."""
+    operator = slow.operator(batch_size=2)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(operator.execute, context_of())
+        while slow.server.requests < 20 and not running.done():
+            time.sleep(0.002)
+        operator.on_kill()
+        with pytest.raises(InterruptedRunError):
+            running.result(timeout=30)
+        assert slow.server.requests < 150
+        summary = pool.submit(slow.run, batch_size=2).result(timeout=60)
+    assert summary["failed"] == 0
+    slow.check(TEXTS)
+    assert set(slow.paid_for(TEXTS)) == {1}
 
 
 def test_killed_a_task_pays_again_for_no_more_than_was_in_flight(slow):

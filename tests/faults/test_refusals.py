@@ -47,6 +47,7 @@ STOPS = {
     "upstream_404": ("choose another", Refuse(error="upstream_404")),
     "redirect": ("redirects are never followed", Redirect()),
     "endless answer": ("far longer", Huge(size_bytes=64 << 20)),
+    "bottomless answer": ("no inference endpoint: .* levels of lists and objects", Distort(how="bottomless")),
     "unknown field": (
         "too old",
         Respond(status=400, body=json.dumps({"error": {"type": "x_content_parse_exception", "reason": "unknown field [x]"}}),
@@ -72,6 +73,18 @@ def test_what_somebody_must_mend_stops_the_task(bench, name):
     spoiled = {one for paid in bench.server.bill if paid.spoiled_by for one in paid.inputs}
     assert {text for text, times in bench.paid().items() if times > 1} <= spoiled
     assert sum(first.values()) >= 20
+
+
+@pytest.mark.parametrize("media", ["json", "cbor"])
+def test_an_answer_without_a_bottom_is_the_last(bench, media):
+    """Nothing is asked twice and nothing else is asked, in either format."""
+    bench.write(TEXTS)
+    bench.connect(bench.server.url, extra={"media_type": media})
+    bench.server.play([Rule(act=Distort(how="bottomless"))])
+    with pytest.raises(AirflowFailException, match="check the host, the proxies"):
+        bench.run(concurrency=1)
+    assert bench.server.requests == 1
+    assert not bench.destination.exists()
 
 
 def test_a_rotated_key_needs_a_new_connection_and_nothing_else(tmp_path, start, monkeypatch):

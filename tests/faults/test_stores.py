@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_modelstudio.inference.errors import StorageError, StorageRefusedError
 from airflow_provider_modelstudio.inference.storage import ObjectExistsError
 from airflow_provider_modelstudio.inference.storage.object_storage import ObjectStorage
+from tests.faults.bench import context_of, vector
 from tests.inference.virtual_time import run_in_virtual_time
 
 
@@ -97,6 +100,31 @@ def test_a_store_that_is_busy_is_asked_again(done):
     assert run_in_virtual_time(storage.read("epoch/1")) == b"mine"
     with pytest.raises(ObjectExistsError):
         run_in_virtual_time(storage.create("epoch/1", b"other"))
+
+
+@pytest.mark.parametrize("write", [("lost",), ("busy", "lost")], ids=" ".join)
+def test_a_bucket_that_stumbles_over_each_object_loses_nothing(bench, s3, write):
+    """A real client of S3, and each object's first requests: 503 SlowDown, or 500 after the object was written."""
+    texts = [f"text number {i}" for i in range(40)]
+    bench.write(texts)
+    s3.stumble(PUT=write, DELETE=write, GET=("busy",), HEAD=("busy",))
+    folder = f"bucket/{'-'.join(write)}"  # moto has one memory for all its servers
+    destination = f"s3://{s3.conn_id}@{folder}/out"
+    summary = bench.run(destination=destination)
+    assert (summary["embedded"], summary["failed"], summary["warnings"]) == (40, 0, {})
+    requests = bench.server.requests
+    again = bench.run(destination=destination, context=context_of("another day"))
+    s3.stumble()
+    assert again["up_to_date"]
+    assert bench.server.requests == requests
+    assert set(bench.paid_for(texts)) == {1}
+    found = s3.filesystem()
+    shown = [name for name in found.ls(f"{folder}/out") if name.endswith(".parquet")]
+    rows = pa.concat_tables(pq.read_table(found.open(name)) for name in shown).to_pylist()
+    assert [(row["text"], row["embedding"]) for row in rows] == [(text, vector(text)) for text in texts]
+    stumbled = {key for method, key in s3.stumbled if method == "PUT"}
+    for kind in ("/epoch/", "/journal/", "/parts/", "/manifest.json", "/out/", "/published.json"):
+        assert any(kind in key for key in stumbled), kind
 
 
 def test_a_store_that_stays_away_fails_the_try():

@@ -490,6 +490,27 @@ def test_other_dimensions_in_the_middle_stop_the_run(place):
     assert not place.destination.exists()
 
 
+@pytest.mark.parametrize("answered", [1, 4, 12])
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_other_dimensions_than_in_the_journal_stop_the_next_try(place, answered, concurrency):
+    """Answers of a try that finished no part are remembered with their length: nothing of another one lies beside them."""
+    place.write(TEXTS)
+    refused = http(401, kind="security_exception")
+    with pytest.raises(EndpointError):
+        place.run(
+            Scripted(lambda n, texts: refused if n > answered else None),
+            part_rows=500,
+            limits=Limits(max_concurrency=1),
+        )
+    assert not list(place.state.glob("*/runs/*/seals/*"))
+    longer = Scripted(lambda n, texts: json.dumps([[1.0] * 5 for _ in texts]).encode())
+    with pytest.raises(EndpointError, match="changed the form"):
+        place.run(longer, part_rows=500, limits=Limits(max_concurrency=concurrency))
+    assert not place.destination.exists()
+    place.run(part_rows=500)
+    place.check(TEXTS)
+
+
 def test_a_stop_keeps_the_answers_in_flight(place):
     """Asked to stop, the run sends nothing more, waits for what is in flight, and pays for none of it again."""
     place.write(TEXTS)

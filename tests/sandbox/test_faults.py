@@ -437,6 +437,15 @@ def test_wrong_dimensions_and_zeros(start):
     assert any(sound)
 
 
+@pytest.mark.parametrize(("accept", "bottom"), [("application/json", b"[[[]]]"), ("application/cbor", b"\x81\x81\x80")])
+def test_an_answer_without_a_bottom(start, accept, bottom):
+    """In the place of the rows a list in a list, and so on, in each format."""
+    server = start(always(Distort(how="bottomless")))
+    body = ask(server, "POST", EMBED, {"input": TEXTS}, {"accept": accept}).raw
+    assert bottom in body
+    assert len(body) > 20_000
+
+
 def test_indexes_that_cannot_be_right(start):
     """Doubled, missing, out of range."""
     server = start(

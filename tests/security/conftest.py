@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 
 import pytest
-from airflow.sdk.io import attach
 
+from tests.failing_s3 import s3  # noqa: F401  # a fixture
 from tests.faults.bench import Bench
 from tests.faults.conftest import _quiet, bench, start  # noqa: F401  # fixtures
 from tests.security.canaries import MODEL_KEY, PASSWORD
-from tests.security.failing_s3 import FailingS3
 
 
 @pytest.fixture
@@ -57,14 +56,3 @@ def logs(caplog, capfd):
 
     yield said
     node.removeHandler(caplog.handler)
-
-
-@pytest.fixture
-def s3():
-    """A bucket behind a door that can fail."""
-    store = FailingS3()
-    filesystem = store.filesystem()
-    filesystem.call_s3("create_bucket", Bucket="bucket")
-    attach("s3", conn_id=store.conn_id, fs=filesystem)
-    yield store
-    store.stop()

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.failing_s3 import ANSWERS, SECRET_KEY, SIGNATURE
 from tests.faults.test_places import longest_file
 from tests.security.canaries import LANES, PRIVATE, SECRETS, look, shapes, shown_of
-from tests.security.failing_s3 import ANSWERS, SECRET_KEY, SIGNATURE
 
 HIDDEN = SECRETS | PRIVATE | shapes(SECRET_KEY) | {SIGNATURE}
 

@@ -25,7 +25,7 @@ def test_no_history_loses_a_row_or_pays_for_a_durable_one(chunk, tmp_path_factor
         world = simulate(seed, tmp_path_factory.mktemp("history"))
         assert not world.violations, f"seed {seed}: {world.violations[:5]}"
         counters += world.counters
-    print(dict(counters))
+    print(f"seeds {chunk} to {HISTORIES} by {CHUNKS}: {dict(counters)}")
     assert counters["looks"] > 0
 
 

@@ -244,7 +244,7 @@ def test_damaged_compression(serve, talk, packed):
     """A compressed answer that was cut or damaged is no answer, and may have been billed."""
     with pytest.raises(RequestError) as caught:
         talk(serve(saying(reply(200, packed, content_encoding="gzip"))), infer)
-    assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, True)
+    assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CUT, True)
 
 
 def test_page_of_a_proxy_with_200(serve, talk):

@@ -206,10 +206,15 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"]
+    ("sent", "fault"),
+    [
+        (b"", Fault.CONNECTION),
+        (b"HTTP/1.1 200 OK\r\ncontent-le", Fault.CONNECTION),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{", Fault.CUT),
+    ],
 )
-def test_connection_reset(failing, sent):
-    """A reset before, within or after the headers is a broken connection that may have been billed."""
+def test_connection_reset(failing, sent, fault):
+    """A reset before or within the headers is a broken connection, after them a cut answer; each may have been billed."""
 
     async def handler(received: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(sent)
@@ -217,18 +222,21 @@ def test_connection_reset(failing, sent):
         reset(writer)
 
     failed = failing(handler)
-    assert (failed.fault, failed.status, failed.maybe_billed) == (Fault.CONNECTION, None, True)
+    assert (failed.fault, failed.status, failed.maybe_billed) == (fault, None, True)
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "fault"),
     [
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nff\r\n{",
-        b"",
+        (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n{}", Fault.CUT),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nff\r\n{",
+            Fault.CUT,
+        ),
+        (b"", Fault.CONNECTION),
     ],
 )
-def test_answer_cut_short(failing, sent):
+def test_answer_cut_short(failing, sent, fault):
     """Fewer bytes than announced are no answer, whatever they hold."""
 
     async def handler(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -237,7 +245,7 @@ def test_answer_cut_short(failing, sent):
         writer.close()
 
     failed = failing(handler)
-    assert (failed.fault, failed.maybe_billed) == (Fault.CONNECTION, True)
+    assert (failed.fault, failed.maybe_billed) == (fault, True)
 
 
 @pytest.mark.parametrize(

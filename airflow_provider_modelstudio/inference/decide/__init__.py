@@ -6,7 +6,7 @@ One decision of four: **Wait** and ask the same again, **Split** and ask less at
 
 from __future__ import annotations
 
-from airflow_provider_modelstudio.inference.errors import AnswerError, RequestError
+from airflow_provider_modelstudio.inference.errors import AnswerError, BottomlessAnswerError, RequestError
 
 from .decision import Decision, Mark, Split, Stop, Wait
 from .rules import RULES, Case, Rule
@@ -53,6 +53,7 @@ def _make_case(error: RequestError | AnswerError, rows: int, attempts: int, alon
             attempts=attempts,
             alone=alone,
             useless=useless,
+            bottomless=isinstance(error, BottomlessAnswerError),
         )
     kind = error.error_type or ""
     own = error.status or 0

@@ -50,6 +50,8 @@ class Case(NamedTuple):
     """Those of them during which other requests were answered."""
     useless: int = 0
     """Rows marked because their answers were no good, while no answer was good."""
+    bottomless: bool = False
+    """Whether the answer is nested deeper than any."""
 
 
 class Rule(NamedTuple):
@@ -72,6 +74,8 @@ STRANGERS: Final = 4
 """Attempts before the fifth answer of a stranger, which is no coincidence any more."""
 STUBBORN: Final = 8
 """Failures of a request, while others are answered, after which its rows are to blame and not the service."""
+CUTS: Final = 2
+"""Attempts before the third answer that lost its end, which may be too long for somebody on the way."""
 FETCHES: Final = 2
 """Attempts before the third in vain to fetch a picture."""
 
@@ -137,6 +141,11 @@ def _unless_alone(case: Case) -> Decision:
     return _one_row(_no_answer)(case) if case.alone >= STUBBORN else _failed(case)
 
 
+def _shorter(case: Case) -> Decision:
+    """Ask for an answer half as long, where that is possible."""
+    return Split() if case.rows > 1 and case.attempts >= CUTS else _unless_alone(case)
+
+
 def _one_row(reason: Callable[[Case], str]) -> Callable[[Case], Decision]:
     """Some row is to blame: halve down to it, then mark it."""
     return lambda case: Split() if case.rows > 1 else Mark(reason(case))
@@ -187,6 +196,16 @@ OUTAGE: Final = (
 
 RULES: Final = (
     Rule(
+        "bottomless answer",
+        lambda case: case.bottomless,
+        lambda case: Stop(
+            EndpointError(
+                f"what answers in Elasticsearch's name is no inference endpoint: {case.reason}, and answers have a handful; "
+                "nothing more is asked; check the host, the proxies on the way and what the endpoint leads to"
+            )
+        ),
+    ),
+    Rule(
         "useless endpoint",
         lambda case: case.fault is None and case.useless >= USELESS,
         lambda case: Stop(
@@ -198,6 +217,7 @@ RULES: Final = (
     ),
     Rule("unusable answer", lambda case: case.fault is None, _until(1, _one_row(_unusable))),
     Rule("no answer", _fault(Fault.TIMEOUT, Fault.CONNECTION), _unless_alone),
+    Rule("cut answer", _fault(Fault.CUT), _shorter),
     Rule(
         "endless answer",
         _fault(Fault.TOO_LARGE),

@@ -235,6 +235,10 @@ class _Run:
             await _remember(self._vault, self._options)
             await self._vault.publication.show(manifest, self._vault.manifest_key, lease)
             await self._vault.forget_other_runs(self._foreign, lease)
+        except Exception:
+            for words, times in self.warnings.items():  # there will be no summary to tell it
+                log.warning("%s %s", times, words)
+            raise
         finally:
             for job in keeping:
                 job.cancel()

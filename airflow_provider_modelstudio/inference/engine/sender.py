@@ -93,6 +93,8 @@ class Sender:
         self._answered: tuple[Asked, Question] | None = None
         self._useless = 0
         """Rows that were marked because of their answers."""
+        self._doubtful: list[tuple[Batch, str]] = []
+        """Those among them, with their reasons, from before any answer was good: perhaps it is not the rows."""
         self._control: Batch | None = None
         """A question that was answered, asked again because nothing else would tell whether the service is well."""
         self._wake = asyncio.Event()
@@ -153,10 +155,12 @@ class Sender:
             if batch is None:
                 if not self._asking and not self._later:
                     if self._closed:
+                        await self._blame_rows()
                         return
                     self.flush()  # nobody fills the open request while everything waits for its rows
                     if self._ready:
                         continue
+                    await self._blame_rows()
                 await self._nap(due - now)
             elif not self._vault.meter.covers(self._with(batch)):
                 await self._count_ahead(batch)
@@ -256,6 +260,7 @@ class Sender:
                     return
                 self._answered = (batch.asked[0], batch.questions[0])
                 self._took(batch)
+                await self._blame_rows()
                 decoded = replace(decoded, columns=self._windows.pin(decoded.columns))
                 if decoded.unfit and batch.unfit is None:
                     await self._ask_once_more(batch, decoded)
@@ -310,7 +315,11 @@ class Sender:
             case Mark():
                 self._useless += isinstance(error, AnswerError)
                 self.governor.answered(now, permit)
-                await self._mark(batch, recorded(decision.reason, [str(q.value) for q in batch.questions]))
+                reason = recorded(decision.reason, [str(q.value) for q in batch.questions])
+                if isinstance(error, AnswerError) and self._answered is None:
+                    self._doubtful.append((batch, reason))
+                else:
+                    await self._mark(batch, reason)
 
     def _wait(self, batch: Batch, permit: Permit, decision: Wait, now: float) -> None:
         governor, pause = self.governor, 0.0
@@ -363,6 +372,11 @@ class Sender:
     def _again(self, due: float, batch: Batch) -> None:
         heapq.heappush(self._later, (due, self._order, batch))
         self._order += 1
+
+    async def _blame_rows(self) -> None:
+        """The endpoint gives good answers, or nobody is left to tell: then it is the rows."""
+        while self._doubtful:
+            await self._mark(*self._doubtful.pop())
 
     async def _mark(self, batch: Batch, reason: str) -> None:
         """Write down for good why a row, or rows that only mean something together, have no answer."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import cbor2
 import msgspec
 
-from airflow_provider_modelstudio.inference.errors import AnswerError
+from airflow_provider_modelstudio.inference.errors import AnswerError, BottomlessAnswerError
 
 if TYPE_CHECKING:
     from . import Answer
@@ -26,6 +26,8 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 
 _JSON = frozenset({"application/json", "application/vnd.elasticsearch+json"})
 _CBOR = frozenset({"application/cbor", "application/vnd.elasticsearch+cbor"})
+_DEEPEST = 64
+"""Lists and objects within each other; answers have four, and room is for what later versions add."""
 _COMPRESSED = {"_bytes": "bytes", "_bits": "bits"}
 
 
@@ -71,7 +73,7 @@ class RowReader(Generic[Row]):
         """The rows of an answer, one by one.
 
         Raises :class:`~..errors.AnswerError` for damaged bytes, bytes after the end, a name that comes twice in an
-        object, nesting too deep to follow, and an answer without rows under ``name``.
+        object, and an answer without rows under ``name``; :class:`~..errors.BottomlessAnswerError` for nesting without end.
         """
         return [self._fit(row) for row in _rows(_parse(answer), self.name)]
 
@@ -95,11 +97,40 @@ def is_cbor(answer: Answer) -> bool:
 def _parse(answer: Answer) -> Any:
     form, decode = ("CBOR", _cbor) if is_cbor(answer) else ("JSON", _json)
     try:
-        return decode(answer.body)
+        whole = decode(answer.body)
+    except RecursionError:
+        raise _bottomless(answer, form) from None
     # Decoders meet arbitrary bytes here, and this is what comes out of them.
-    except (cbor2.CBORError, ValueError, TypeError, RecursionError, OverflowError, MemoryError):
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        if "nesting depth" in str(error):  # cbor2 counts for itself
+            raise _bottomless(answer, form) from None
         # Without the cause: a decoder's own words may quote the answer.
         raise AnswerError(f"the answer ({len(answer.body)} bytes) is not valid {form}") from None
+    if not _has_bottom(whole):
+        raise _bottomless(answer, form)
+    return whole
+
+
+def _bottomless(answer: Answer, form: str) -> BottomlessAnswerError:
+    return BottomlessAnswerError(
+        f"the answer ({len(answer.body)} bytes of {form}) has more than {_DEEPEST} levels of lists and objects"
+    )
+
+
+def _has_bottom(whole: Any) -> bool:
+    """Whether the lists and objects of an answer end within the levels that an answer may have; without recursion."""
+    level = [whole]
+    for _ in range(_DEEPEST + 1):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _json(body: bytes) -> Any:

@@ -237,8 +237,8 @@ _MEANINGS: tuple[tuple[type[Exception], _Meaning], ...] = (
     (aiohttp.ClientConnectorError, _Meaning(Fault.CONNECTION, False, _connect_reason)),
     (aiohttp.ClientHttpProxyError, _Meaning(Fault.NOT_ELASTICSEARCH, False, "the proxy refused to connect")),
     (aiohttp.ClientResponseError, _Meaning(Fault.NOT_ELASTICSEARCH, True, "the answer is no valid HTTP")),
-    (aiohttp.ClientPayloadError, _Meaning(Fault.CONNECTION, True, "the answer was cut or damaged on its way")),
-    (zlib.error, _Meaning(Fault.CONNECTION, True, "the answer was cut or damaged on its way")),
+    (aiohttp.ClientPayloadError, _Meaning(Fault.CUT, True, "the answer was cut or damaged on its way")),
+    (zlib.error, _Meaning(Fault.CUT, True, "the answer was cut or damaged on its way")),
     (TimeoutError, _Meaning(Fault.TIMEOUT, True, "no complete answer in time")),
     (Exception, _Meaning(Fault.CONNECTION, True, lambda exc: f"the connection broke ({type(exc).__name__})")),
 )

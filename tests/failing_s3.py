@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import urllib.parse
+from collections import Counter
 
 import moto.server
+import pytest
 import s3fs
+from airflow.sdk.io import attach
 from werkzeug.serving import make_server
 
 ACCESS_KEY = "AKIA0CANARY012345678"
@@ -37,6 +40,9 @@ class FailingS3:
         self._app = moto.server.DomainDispatcherApplication(moto.server.create_backend_app)
         self._faults = ()
         self._rights = None
+        self._stumbles = {}
+        self.stumbled = Counter()
+        """Method and path → how often they stumbled."""
         self.failed = 0
         self._server = make_server(
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=moto.server.MotoRequestHandler
@@ -66,6 +72,13 @@ class FailingS3:
         """From now on requests of a method whose path or query holds all needles get an answer: (answer, method, *needles)."""
         self._faults = faults
 
+    def stumble(self, **answers):
+        """From now on the first requests of a method for each path get these answers, one after the other.
+
+        ``lost``: what was asked for is done, and 500 says that nobody knows.
+        """
+        self._stumbles = answers
+
     def allow(self, *rights):
         """From now on everything else is denied: (method, beginning of the path and query)."""
         self._rights = rights
@@ -81,6 +94,18 @@ class FailingS3:
         for answer, method, *needles in self._faults:
             if method == environ["REQUEST_METHOD"] and all(needle in asked for needle in needles):
                 return self._fail(*ANSWERS[answer], environ, start_response)
+        coming, met = (
+            self._stumbles.get(environ["REQUEST_METHOD"], ()),
+            (environ["REQUEST_METHOD"], environ["PATH_INFO"]),
+        )
+        if self.stumbled[met] < len(coming):
+            self.stumbled[met] += 1
+            answer = coming[self.stumbled[met] - 1]
+            if answer == "lost":
+                for _ in self._app(environ, lambda *_: None):
+                    pass
+                environ["CONTENT_LENGTH"] = ""  # it was read
+            return self._fail(*ANSWERS["down" if answer == "lost" else answer], environ, start_response)
         asked_for = (environ["REQUEST_METHOD"], asked.removeprefix("/"))
         if self._rights is not None and not any(
             asked_for[0] == m and asked_for[1].startswith(p) for m, p in self._rights
@@ -96,3 +121,14 @@ class FailingS3:
         kind = "application/xml" if code else "text/html"
         start_response(f"{status} Error", [("Content-Type", kind), ("Content-Length", str(len(body.encode())))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body.encode()]
+
+
+@pytest.fixture
+def s3():
+    """A bucket behind a door that can fail."""
+    store = FailingS3()
+    filesystem = store.filesystem()
+    filesystem.call_s3("create_bucket", Bucket="bucket")
+    attach("s3", conn_id=store.conn_id, fs=filesystem)
+    yield store
+    store.stop()
