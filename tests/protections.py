@@ -359,7 +359,7 @@ MUTANTS = (
     Mutant("another key passes for the one that was sent", ROTATION, 'if kept.get("digest") == self._digest:', "if True:", PROVISIONING),
     Mutant("the signature of an address is shown", "airflow_provider_modelstudio/catalog/secrecy.py", 'r"|signature(', 'r"|signaturo(', ("tests/test_catalog.py",)),
     Mutant("half a character of a prompt reaches Arrow", "airflow_provider_modelstudio/decorators/inference.py", "    if (at := half_character(prompts)) is not None:", "    if False:", ("tests/decorators",)),
-    Mutant("no name is taken for all", ADDRESS, "        if not isinstance(value, str):", "        if False:", PROVISIONING),
+    Mutant("no name is taken for all", ADDRESS, "        if not isinstance(value, str):", "        if False:", ("tests/transport/test_address.py",)),
     # The service.
     Mutant("a size that is refused teaches nothing", SENDER, "        self._packer.most_size = self._size.most\n", "", ENGINE),
     Mutant("requests that wait are not cut to what was learned", SENDER, "for piece in waiting.fitting(most))", "for piece in [waiting])", ENGINE),

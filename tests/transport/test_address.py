@@ -17,6 +17,7 @@ from airflow_provider_modelstudio.inference.transport.address import (
     BasicAuth,
     ClusterConfig,
     forbidden_address,
+    inference_path,
     is_loopback,
     normal_url,
     secret_shapes,
@@ -301,3 +302,10 @@ def test_name_that_resolves_to_a_forbidden_address(address):
     with pytest.raises(RequestError, match="refused") as caught:
         asyncio.run(main())
     assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
+
+
+@pytest.mark.parametrize("name", [None, 7, ["a"], b"a"])
+def test_what_is_no_name_is_not_taken_for_all(name):
+    """Elasticsearch would take nothing for all endpoints."""
+    with pytest.raises(ConfigurationError, match="inference_id must be a text"):
+        inference_path("text_embedding", name)

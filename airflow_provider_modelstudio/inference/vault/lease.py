@@ -256,7 +256,7 @@ def _boot() -> str:
 
 def _space() -> str:
     try:
-        return str(Path("/proc/self/ns/pid").readlink())
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
     except OSError:
         return ""
 
