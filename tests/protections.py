@@ -238,6 +238,7 @@ MUTANTS = (
     Mutant("files of somebody else are overwritten", PUBLICATION, "        if strangers:", "        if False:", ENGINE),
     Mutant("a publication leaves no word", PUBLICATION, 'strangers -= set((await self._order(key))["files"])', "pass", PUBLISHING),
     Mutant("one that wakes up shows an older version", PUBLICATION, "while (newest := (await self._orders())[-1]) != done:", "while (newest := mine) != done:", PUBLISHING),
+    Mutant("an attempt comes before one that published", LEASE, "seen = [*await self._epochs(), *await self._names(ORDERS)]", "seen = await self._epochs()", WAKING),
     Mutant("one that wakes up leaves a record of nothing", PUBLICATION, "                if newest == (await self._orders())[-1]:\n                    raise\n", "                raise\n", PUBLISHING),
     Mutant("a run that waited shows what is older", ENGINE_ROOM, "                await asyncio.to_thread(self._source.check_unchanged)\n            lease.check()", "                pass\n            lease.check()", WAKING),
     Mutant("a commit without parts is believed", ENGINE_ROOM, "            if manifest is None or not await self._vault.can_show(manifest):\n", "            if manifest is None:\n", WAKING),

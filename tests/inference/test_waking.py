@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 
 import pytest
 
@@ -164,3 +165,15 @@ def test_answers_that_come_while_another_run_works_are_kept(place):
     run(place, service)
     place.check(OLD)
     assert set(service.billed) == set(OLD[20:])
+
+
+def test_a_state_folder_without_its_epochs_goes_on(place):
+    """Brought back from a copy without them, or cleaned by somebody: a new attempt comes after all that published."""
+    for texts in (NEW, OLD):
+        place.write(texts)
+        run(place)
+    for left in ("epoch", "lease"):
+        shutil.rmtree(place.state / left)
+    place.write([*OLD, "one more"])
+    assert run(place).embedded == 1
+    place.check([*OLD, "one more"])

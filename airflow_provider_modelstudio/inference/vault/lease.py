@@ -36,12 +36,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.storage import Storage
 
-__all__ = ["TTL", "Lease", "Process"]
+__all__ = ["ORDERS", "TTL", "Lease", "Process"]
 
 log = logging.getLogger(__name__)
 
 TTL = 30.0
 """Seconds a lease is good for without being renewed."""
+ORDERS = "publishing"
+"""Folder of what attempts were to publish."""
 MARGIN = 3.0
 """Seconds before its end at which we stop to trust our own lease."""
 
@@ -180,7 +182,9 @@ class Lease:
                 "started": self._process.started,
             }
         ).encode()
-        number = int(max(await self._epochs(), default="0").partition("-")[0]) + 1
+        # Above those that published, too: their orders stay when somebody has removed the claims.
+        seen = [*await self._epochs(), *await self._names(ORDERS)]
+        number = int(max(seen, default="0")[:8]) + 1
         self.epoch = f"{number:08d}-{self._attempt}"
         await self._storage.create(self._epoch_key(self.epoch), me)
 
@@ -237,7 +241,11 @@ class Lease:
         return Process(claim["host"], claim["boot"], claim["space"], claim["pid"], claim["started"]).is_gone()
 
     async def _epochs(self) -> list[str]:
-        names = [key.rpartition("/")[2] for key in await self._storage.list_keys("epoch")]
+        return await self._names("epoch")
+
+    async def _names(self, folder: str) -> list[str]:
+        """Names in a folder of objects that are named by the epochs of their attempts."""
+        names = [key.rpartition("/")[2] for key in await self._storage.list_keys(folder)]
         return [name for name in names if name[:8].isdigit()]
 
     def _epoch_key(self, epoch: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_modelstudio.inference.errors import DestinationError, SupersededError
 from airflow_provider_modelstudio.inference.storage import PUBLISHED, ObjectMissingError
 
+from .lease import ORDERS
 from .records import restored
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Publication"]
 
-_ORDERS = "publishing"
 _KEPT = 20
 """Orders that stay: files that they name are ours, and a publication that was killed may have left some."""
 
@@ -57,7 +57,7 @@ class Publication:
         # Killed from here on, files of both versions may be shown: all of them are ours, whatever is published next.
         order = {"record": record, "keys": files, "files": sorted({*shown, *files})}
         lease.check()
-        mine = f"{_ORDERS}/{lease.epoch}.json"
+        mine = f"{ORDERS}/{lease.epoch}.json"
         await self._storage.create(mine, json.dumps(order, indent=1).encode())
         done = None
         while (newest := (await self._orders())[-1]) != done:
@@ -87,7 +87,7 @@ class Publication:
 
     async def _orders(self) -> list[str]:
         """Keys of all orders, the newest last."""
-        return [key for key in await self._storage.list_keys(_ORDERS) if key[len(_ORDERS) + 1 :][:8].isdigit()]
+        return [key for key in await self._storage.list_keys(ORDERS) if key[len(ORDERS) + 1 :][:8].isdigit()]
 
     async def _names(self, key: str, manifest: Manifest) -> bool:
         """Whether an order is to show this dataset."""
