@@ -37,7 +37,8 @@ class File:
         """What was not synced is there, or not, or in part, or zeros."""
         if self.content != self.durable:
             whole = self.content
-            cut = dice.randrange(len(whole) + 1)
+            # Files only grow: what was synced before stays.
+            cut = dice.randrange(len(self.durable), len(whole) + 1)
             self.content = dice.choice([self.durable, whole, whole[:cut], whole[:cut] + bytes(len(whole) - cut)])
         self.durable = self.content
 
@@ -104,6 +105,8 @@ class ModelDisk(Posix):
 
     def restart(self) -> None:
         """The program was killed and may be started again; the power stayed on."""
+        for descriptor in self._open:
+            super().close(descriptor)
         self._open.clear()
         self.calls_left, self.off = None, False
 

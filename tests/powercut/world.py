@@ -76,6 +76,7 @@ class World:
         self.storage_class = storage_class
         self.single_file = self.dice.random() < 0.2
         self.policy = self.dice.choice(["null", "quarantine"])
+        self.log_bytes = self.dice.choice([1, 3_000, 1_000_000])
         self.bad = set(self.dice.sample([f"row {i}" for i in range(60)], 4))
         self.paid = Counter()
         self.told: set[bytes] = set()
@@ -111,7 +112,7 @@ class World:
             self.root / "_out.inference", self.root / self.name, single_file=self.single_file, disk=self.disk
         )
         vault = Vault(storage, plan)
-        vault.journal = Told(storage, plan.cache_key, plan.run_key)
+        vault.journal = Told(storage, plan.cache_key, plan.run_key, log_bytes=self.log_bytes)
         vault.journal.told = self.told
         return run(
             plan,

@@ -22,6 +22,7 @@ from airflow_provider_modelstudio.inference.plan import make_plan
 from airflow_provider_modelstudio.inference.storage import PUBLISHED
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
 from airflow_provider_modelstudio.inference.vault import Vault
+from airflow_provider_modelstudio.inference.vault.journal import Journal
 from airflow_provider_modelstudio.inference.vault.records import Manifest
 from tests.inference.fakes import Hashes, vector
 from tests.inference.virtual_time import run_in_virtual_time
@@ -61,6 +62,8 @@ async def attempt(world: World, me: Try):
     task = Hashes(limits=RequestLimits(rows=BATCH))
     source = open_source(LocalFileSystem(), str(world.folder))
     plan = make_plan(source.files, endpoint={}, settings={}, output={}, single_file=False, part_rows=world.part_rows)
+    vault = Vault(SimulatedStorage(world, me), plan)
+    vault.journal = Journal(vault.storage, plan.cache_key, plan.run_key, log_bytes=world.log_bytes)
     try:
         summary = await run(
             plan,
@@ -68,7 +71,7 @@ async def attempt(world: World, me: Try):
             task,
             inference_id="endpoint",
             transport=Service(world, me),
-            vault=Vault(SimulatedStorage(world, me), plan),
+            vault=vault,
             options=options_of(world, me),
             stop=me.stop,
             report=lambda progress: None,

@@ -24,11 +24,14 @@ class SimulatedStorage:
     """Takes a while; sometimes does what it is told and loses the answer, sometimes loses the question."""
 
     destination = "/out"
-    writers = 2
 
     def __init__(self, world: World, me: Try) -> None:
         self.world = world
         self.me = me
+
+    @property
+    def writers(self):
+        return 1 if self.world.grows else 2
 
     def locate(self, key):
         return key
@@ -91,17 +94,28 @@ class SimulatedStorage:
             if world.creates_once and not self._names_what_is_gone(key):
                 world.violations.append(f"{key} was created once, and then changed")
         world.store.objects[key] = (content, now)
-        if "/journal/" in key:
-            for text_key in decode_segment(content).keys.to_pylist():
-                text = world.by_key[text_key.hex()]
-                world.store.durable.setdefault(text, now)
-                for one in world.tries:
-                    one.in_flight.pop(text, None)
+        if "/journal/" in key and content:
+            self.kept(content)
+
+    def kept(self, segment):
+        """What is in a segment cannot be lost any more."""
+        world = self.world
+        for text_key in decode_segment(segment).keys.to_pylist():
+            text = world.by_key[text_key.hex()]
+            world.store.durable.setdefault(text, asyncio.get_running_loop().time())
+            for one in world.tries:
+                one.in_flight.pop(text, None)
 
     def _names_what_is_gone(self, key):
         """A manifest of a run that was replaced: it came from one who was frozen, and counts for nothing."""
         objects = self.world.store.objects
         return any(seal["key"] not in objects for seal in json.loads(objects[key][0]).get("parts", []))
+
+    async def start_log(self, key):
+        if not self.world.grows:
+            return None
+        await self._do(lambda: self._put(key, b""))
+        return SimulatedLog(self, key)
 
     async def create_from(self, key, path):
         content = path.read_bytes()
@@ -119,8 +133,8 @@ class SimulatedStorage:
     async def replace(self, key, content):
         await self._do(lambda: self._put(key, content))
 
-    async def read(self, key):
-        return await self._do(lambda: self._get(key)[0])
+    async def read(self, key, start=0, end=None):
+        return await self._do(lambda: self._get(key)[0][start:end])
 
     def _get(self, key):
         try:
@@ -148,6 +162,16 @@ class SimulatedStorage:
     async def delete(self, *keys):
         for key in keys:
             await self._do(lambda key=key: self.world.store.objects.pop(key, None))
+
+    async def delete_unless_grown(self, key, size):
+        def delete():
+            objects = self.world.store.objects
+            if len(objects.get(key, (b"",))[0]) > size:
+                self.world.counters["logs that had grown"] += 1
+            else:
+                objects.pop(key, None)
+
+        await self._do(delete)
 
     async def forget_folder(self, prefix):
         pass
@@ -185,3 +209,35 @@ class SimulatedStorage:
             named = set()
         for name in sorted(set(shown) - set(files) - named):
             await self._do(lambda name=name: store.shown.pop(name, None))
+
+
+class SimulatedLog:
+    """A file that one process writes: in two steps, between which it may be killed, frozen, or lose the file."""
+
+    def __init__(self, storage, key):
+        self.storage = storage
+        self.world = storage.world
+        self.key = key
+        self.ended = False
+
+    async def append(self, *pieces):
+        assert not self.ended
+        content, world = b"".join(pieces), self.world
+        cut = world.dice.randrange(len(content) + 1)
+        for piece in (content[:cut], content[cut:]):
+            await gate(world, self.storage.me)
+            await asyncio.sleep(world.dice.uniform(0.0005, 0.01))
+            await gate(world, self.storage.me)
+            if self.key not in world.store.objects:  # it has no name any more; whoever writes does not see that yet
+                continue
+            before, stamp = world.store.objects[self.key]
+            world.store.objects[self.key] = (before + piece, stamp)
+        if self.key not in world.store.objects:
+            world.counters["logs removed while they were written"] += 1
+            raise ObjectMissingError(self.key)
+        self.storage.kept(content)
+        await asyncio.sleep(world.dice.uniform(0.0005, 0.005))
+        await gate(world, self.storage.me)
+
+    async def close(self):
+        self.ended = True

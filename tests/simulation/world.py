@@ -92,6 +92,10 @@ class World:
         """The store can create an object only if there is none."""
         self.copies = self.dice.random() < 0.5
         """The store publishes file by file, and readers go by the record; else it swaps a folder."""
+        self.grows = not self.copies and self.dice.random() < 0.8
+        """The store has logs, as a disk does."""
+        self.log_bytes = self.dice.choice([1, 3_000, 1_000_000])
+        """After which a new log begins."""
         self.has_clock = self.dice.random() < 0.5
         """The store stamps objects by a clock of its own."""
         self.part_rows = self.dice.choice([17, 40, 200])

@@ -203,7 +203,7 @@ class _Run:
         """Files of state that could not be used."""
         self._to_ask = 0
         self._foreign: dict[str, str] = {}
-        """Segments of other runs in the journal, and whose they are."""
+        """Objects of other runs in the journal, and whose they are."""
         self._rows_before = 0
 
     @property
@@ -243,6 +243,7 @@ class _Run:
             for job in keeping:
                 job.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
+            await self._vault.journal.close()
             if self.sender is not None:
                 await self._vault.meter.settle(self.sender.spent)
             await lease.release()
@@ -262,6 +263,8 @@ class _Run:
             log.warning("%s is damaged; its rows are asked again", location)
         for location in known.missing:
             log.warning("%s is missing; its rows are asked again", location)
+        for location in known.cut:
+            log.info("%s ends in the middle of an answer that was being written when a try ended", location)
         shelf = Shelf(found.shared, self._folder)
         await vault.meter.open(lease.epoch)
         windows = OpenWindows(

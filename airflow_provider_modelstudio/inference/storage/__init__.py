@@ -1,6 +1,6 @@
 """Where objects live that must be whole or absent. One contract, one class a kind of store.
 
-Every object is written whole: never appended to, never seen half.
+Every object is written whole and never seen half, but for a :class:`Log`, which grows.
 Keys are relative, ``/``-separated, and stay below the root of the storage.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["PUBLISHED", "ObjectExistsError", "ObjectMissingError", "Piece", "Storage"]
+__all__ = ["PUBLISHED", "Log", "ObjectExistsError", "ObjectMissingError", "Piece", "Storage"]
 
 PUBLISHED = "published.json"
 """Key of the record that names the files readers see now."""
@@ -34,6 +34,20 @@ class ObjectMissingError(StorageError):
     """There is no such object."""
 
 
+class Log(Protocol):
+    """An object that grows. Only who started it writes; who reads may find the last piece cut."""
+
+    async def append(self, *content: Piece) -> None:
+        """Add to the end, and return when that is durable. One at a time.
+
+        :class:`ObjectMissingError` when somebody removed the object meanwhile, and this with it.
+        After an error nobody knows how much was written: what comes next belongs into another log.
+        """
+
+    async def close(self) -> None:
+        """Nothing more will come."""
+
+
 class Storage(Protocol):
     """What the commit protocol needs of a store. All calls may raise :class:`~..errors.StorageError`, and
     :class:`~..errors.StorageRefusedError` where only somebody else can help.
@@ -45,6 +59,12 @@ class Storage(Protocol):
         Creating the same bytes again is no error: the first answer may have been lost.
         """
 
+    async def start_log(self, key: str) -> Log | None:
+        """A new, empty object that grows; ``None`` where a store has no such thing.
+
+        Raises :class:`ObjectExistsError` when there is an object under that key.
+        """
+
     async def create_from(self, key: str, path: Path) -> None:
         """Store a new object from a local file, which is used up. The key must name the content."""
 
@@ -54,8 +74,8 @@ class Storage(Protocol):
     async def replace(self, key: str, content: bytes) -> None:
         """Store an object, whether or not there was one."""
 
-    async def read(self, key: str) -> bytes:
-        """The whole object; :class:`ObjectMissingError` when there is none."""
+    async def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """The object, or its bytes from ``start`` to ``end``; :class:`ObjectMissingError` when there is none."""
 
     async def open(self, key: str) -> pa.NativeFile:
         """A seekable reader of the object."""
@@ -65,6 +85,9 @@ class Storage(Protocol):
 
     async def delete(self, *keys: str) -> None:
         """Return when none of the objects is there any more; no error where there was none."""
+
+    async def delete_unless_grown(self, key: str, size: int) -> None:
+        """Delete an object that has ``size`` bytes, and leave a log alone that has more by now."""
 
     @property
     def has_clock(self) -> bool:

@@ -17,6 +17,7 @@ from airflow_provider_modelstudio.inference.disk import DESTINATION, STATE_FOLDE
 from airflow_provider_modelstudio.inference.errors import DestinationError, StorageError
 
 from . import ObjectExistsError, ObjectMissingError
+from .log import LocalLog
 from .posix import TEMPORARY, Posix
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class LocalStorage:
 
     @property
     def writers(self) -> int:
-        return 2
+        return 1  # each of them waits for the same disk
 
     @property
     def destination(self) -> str:
@@ -66,6 +67,9 @@ class LocalStorage:
 
     async def create(self, key: str, *content: Piece) -> None:
         await asyncio.to_thread(self._create, key, content)
+
+    async def start_log(self, key: str) -> LocalLog:
+        return await asyncio.to_thread(self._start_log, key)
 
     async def create_from(self, key: str, path: Path) -> None:
         await asyncio.to_thread(self._create_from, key, path)
@@ -81,8 +85,8 @@ class LocalStorage:
     async def replace(self, key: str, content: bytes) -> None:
         await asyncio.to_thread(self._replace, key, content)
 
-    async def read(self, key: str) -> bytes:
-        return await asyncio.to_thread(self._read, key)
+    async def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        return await asyncio.to_thread(self._read, key, start, end)
 
     async def open(self, key: str) -> pa.NativeFile:
         return await asyncio.to_thread(self._open, key)
@@ -92,6 +96,9 @@ class LocalStorage:
 
     async def delete(self, *keys: str) -> None:
         await asyncio.to_thread(self._delete, keys)
+
+    async def delete_unless_grown(self, key: str, size: int) -> None:
+        await asyncio.to_thread(self._delete_unless_grown, key, size)
 
     async def forget_folder(self, prefix: str) -> None:
         """See :class:`~.Storage`."""
@@ -247,6 +254,21 @@ class LocalStorage:
         if not made and self._read(key) != b"".join(content):
             raise ObjectExistsError(f"{path} exists already")
 
+    def _start_log(self, key: str) -> LocalLog:
+        path = self._path(key)
+        self._make_folder(path.parent)
+        with self._told(path):
+            try:
+                descriptor = self._disk.create(path)
+            except FileExistsError as error:
+                raise ObjectExistsError(f"{path} exists already") from error
+            try:
+                self._sync(path.parent)
+            except OSError:
+                self._disk.close(descriptor)
+                raise
+        return LocalLog(self._disk, path, descriptor, self._told)
+
     def _create_from(self, key: str, source: Path) -> None:
         path = self._path(key)
         self._make_folder(path.parent)
@@ -299,6 +321,15 @@ class LocalStorage:
             with self._told(folder):
                 self._sync(folder)
 
+    def _delete_unless_grown(self, key: str, size: int) -> None:
+        path = self._path(key)
+        try:
+            grown = path.lstat().st_size > size
+        except FileNotFoundError:
+            grown = False
+        if not grown:
+            self._delete([key])
+
     def _forget_folder(self, prefix: str) -> None:
         folder = self._path(prefix)
         if not folder.is_dir():
@@ -309,7 +340,7 @@ class LocalStorage:
             self._disk.remove_folder(folder)
             self._made.discard(folder)
 
-    def _read(self, key: str) -> bytes:
+    def _read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         path = self._path(key)
         try:
             # A pipe in place of a file would be waited for, for ever.
@@ -317,7 +348,8 @@ class LocalStorage:
             with os.fdopen(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise _no_file(path)
-                return file.read()
+                file.seek(start)
+                return file.read(-1 if end is None else end - start)
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{path} is missing") from error
         except OSError as error:

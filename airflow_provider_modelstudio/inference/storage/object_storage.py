@@ -104,6 +104,9 @@ class ObjectStorage:
             self._creates = await self._probe()
         await (self._create if self._creates else self._put_if_absent)(key, b"".join(content))
 
+    async def start_log(self, key: str) -> None:
+        """See :class:`~.Storage`. Objects do not grow."""
+
     async def create_from(self, key: str, path: Path) -> None:
         """See :class:`~.Storage`. The key names the content, so that writing it again changes nothing."""
         size = (await asyncio.to_thread(path.stat)).st_size
@@ -126,9 +129,10 @@ class ObjectStorage:
         """See :class:`~.Storage`."""
         await self._ask(key, self._fs.pipe_file, self._path(key), content)
 
-    async def read(self, key: str) -> bytes:
+    async def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """See :class:`~.Storage`."""
-        content: bytes = await self._ask(key, self._fs.cat_file, self._path(key))
+        wanted = {} if (start, end) == (0, None) else {"start": start, "end": end}
+        content: bytes = await self._ask(key, self._fs.cat_file, self._path(key), **wanted)
         return content
 
     async def open(self, key: str) -> pa.NativeFile:
@@ -145,6 +149,10 @@ class ObjectStorage:
         for key in keys:
             with contextlib.suppress(ObjectMissingError):
                 await self._ask(key, self._fs.rm_file, self._path(key))
+
+    async def delete_unless_grown(self, key: str, size: int) -> None:  # noqa: ARG002  # nothing grows here
+        """See :class:`~.Storage`."""
+        await self.delete(key)
 
     async def forget_folder(self, prefix: str) -> None:
         """See :class:`~.Storage`. There are no folders."""

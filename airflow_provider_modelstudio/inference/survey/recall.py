@@ -22,7 +22,7 @@ from airflow_provider_modelstudio.inference.dataset import concat
 from airflow_provider_modelstudio.inference.dataset.parts import PartReader
 from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.storage import ObjectMissingError
-from airflow_provider_modelstudio.inference.vault.journal import decode_segment, once_key
+from airflow_provider_modelstudio.inference.vault.journal import once_key
 
 from .flat import Flat, by_group, lay_out
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelstudio.inference.tasks import Decoded
     from airflow_provider_modelstudio.inference.vault import Vault
-    from airflow_provider_modelstudio.inference.vault.journal import Segment
+    from airflow_provider_modelstudio.inference.vault.journal import Place, Segment
     from airflow_provider_modelstudio.inference.vault.records import Seal
 
 __all__ = ["KEY", "Known", "Shelf", "Source", "WiderRecord"]
@@ -67,7 +67,7 @@ class Source:
     rows: int
     vault: Vault
     seal: Seal | None
-    segment: str | None
+    segment: Place | None
     same_run: bool
     """The answers were paid for by this run."""
     narrow: Callable[[pa.RecordBatch], Decoded] | None = None
@@ -118,15 +118,17 @@ class Known:
         self.journal = range(0)
         """Numbers of the answers in the journal that this run paid for; those of other runs follow."""
         self.segments: frozenset[str] = frozenset()
-        """Those that were in the journal, by whomever."""
+        """Objects that were in the journal, by whomever."""
         self.foreign: dict[str, str] = {}
-        """Segments of other runs, and whose they are."""
+        """Those of other runs, and whose they are."""
+        self.cut: list[str] = []
+        """Where those are whose last segment a kill or a power cut left incomplete."""
         self._once = np.empty(0, _BYTES)
         """Ascending keys in this run's journal that have a reason; among them, see :func:`~..vault.journal.once_key`."""
         self._once_at = np.empty(0, np.int64)
         """The number of each."""
         self.damaged: list[str] = []
-        """Where segments are that fail their checksum, and keys of parts of another size; their rows are asked again."""
+        """Where segments fail their checksum, and keys of parts of another size; their rows are asked again."""
         self.missing: list[str] = []
         """Where parts of earlier runs, and keys of parts, ought to be; the same."""
         self._readers: OrderedDict[int, PartReader] = OrderedDict()
@@ -169,7 +171,7 @@ class Known:
                 mixed = set() if share else set(self.foreign.values()) & set(others)
                 used_up = {run: await self._keys_of(others[run]) for run in mixed}
                 for key, run in self.foreign.items():
-                    file.write(await self._segment(self._vault, key, used_up=used_up.get(run)))
+                    file.write(await self._segments(self._vault, key, used_up=used_up.get(run)))
                 await self._read_earlier(file, others, {seal.sha256 for seal in sealed.values()})
         return sealed
 
@@ -200,7 +202,7 @@ class Known:
         """Of this destination and of others, also what a run has not finished: whoever changes the form pays for nothing."""
         for vault in vaults:
             for key in await vault.journal.segments():
-                file.write(await self._segment(vault, key, narrow=narrow))
+                file.write(await self._segments(vault, key, narrow=narrow))
             for run in await vault.runs():
                 first = self.rows
                 await self._parts(file, vault, run, (await vault.seals(run)).values(), narrow)
@@ -242,19 +244,25 @@ class Known:
         """Answers that this run paid for, but for those of rows in the parts that are ``used_up``."""
         starts = np.array([part.first_row for part in self._vault.plan.parts])
         for key in segments:
-            segment = decode_segment(await self._vault.storage.read(key))
-            if segment is None:
-                self.damaged.append(self._vault.storage.locate(key))
-            elif segment.run_key != self._vault.plan.run_key:
-                self.foreign[key] = segment.run_key
-            else:
+            for place, segment in await self._read(self._vault, key):
+                if segment.run_key != self._vault.plan.run_key:
+                    self.foreign[key] = segment.run_key
+                    break  # whoever writes an object writes for one run
                 parts = np.searchsorted(starts, segment.rows.to_numpy(), side="right") - 1
                 free = pa.array([part not in used_up for part in parts.tolist()])
                 refused = pa.array(np.flatnonzero(np.array(pc.and_(segment.errors.is_valid(), free))))
                 self._once = np.concatenate([self._once, np.array(segment.keys.take(refused).to_pylist(), _BYTES)])
                 self._once_at = np.concatenate([self._once_at, refused.to_numpy() + self.rows])
-                self._add(Source(self.rows, len(segment.keys), self._vault, None, key, same_run=True))
+                self._add(Source(self.rows, len(segment.keys), self._vault, None, place, same_run=True))
                 file.write(_keys(segment, free))
+
+    async def _read(self, vault: Vault, key: str) -> list[tuple[Place, Segment]]:
+        """Segments of an object of the journal, as far as they are whole."""
+        reading = await vault.journal.read(key)
+        for where, trouble in ((self.damaged, reading.damaged), (self.cut, reading.cut)):
+            if trouble and (location := vault.storage.locate(key)) not in where:
+                where.append(location)
+        return reading.segments
 
     async def _keys_of(self, seals: Collection[Seal]) -> np.ndarray:
         """Keys of the rows in finished parts of another run: their answers may be in its journal as well."""
@@ -264,7 +272,7 @@ class Known:
                 found.append(np.frombuffer(await self._vault.storage.read(seal.keys), KEY))
         return np.concatenate(found)
 
-    async def _segment(
+    async def _segments(
         self,
         vault: Vault,
         key: str,
@@ -276,16 +284,15 @@ class Known:
 
         :param used_up: keys of rows that have their answer in a part, too: where each row has its own, it counts once.
         """
-        segment = decode_segment(await vault.storage.read(key))
-        if segment is None:
-            self.damaged.append(vault.storage.locate(key))
-            return b""
-        self._add(Source(self.rows, len(segment.keys), vault, None, key, same_run=False, narrow=narrow))
-        wanted = segment.errors.is_null()
-        if used_up is not None:
-            keys = np.frombuffer(b"".join(segment.keys.to_pylist()), KEY)
-            wanted = pc.and_(wanted, pa.array(~np.isin(keys, used_up)))
-        return _keys(segment, wanted)
+        found = []
+        for place, segment in await self._read(vault, key):
+            self._add(Source(self.rows, len(segment.keys), vault, None, place, same_run=False, narrow=narrow))
+            wanted = segment.errors.is_null()
+            if used_up is not None:
+                keys = np.frombuffer(b"".join(segment.keys.to_pylist()), KEY)
+                wanted = pc.and_(wanted, pa.array(~np.isin(keys, used_up)))
+            found.append(_keys(segment, wanted))
+        return b"".join(found)
 
     async def vectors(self, seals: Iterable[Seal]) -> pa.Schema | None:
         """Form of the answers in finished parts, where it has the length of a vector: new ones must have the same."""
@@ -380,9 +387,9 @@ class Known:
             batch = await asyncio.get_running_loop().run_in_executor(self._thread, reader.group, group)
             self._rows_read[owner] += batch.num_rows
         else:
-            decoded = decode_segment(await vault.storage.read(segment))
+            decoded = await vault.journal.segment(segment)
             if decoded is None:
-                raise StorageError(f"{vault.storage.locate(segment)} was damaged while the task was running")
+                raise StorageError(f"{vault.storage.locate(segment.key)} was damaged while the task was running")
             # Reasons first; then what columns there are.
             batch = pa.RecordBatch.from_arrays(
                 [decoded.errors, *decoded.answers.columns],

@@ -1,4 +1,7 @@
-"""Answers paid for, in the order they came: one self-checking object for all that arrived during a write."""
+"""Answers paid for, in the order they came: one self-checking segment for all that arrived during a write.
+
+Where a store has logs, segments follow each other in one until it is large; elsewhere each is an object of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,34 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
+from airflow_provider_modelstudio.inference.storage import ObjectMissingError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_modelstudio.inference.storage import Piece, Storage
+    from airflow_provider_modelstudio.inference.storage import Log, Piece, Storage
 
     from .lease import Lease
 
-__all__ = ["Journal", "Record", "Segment", "decode_segment", "encode_segment", "once_key"]
+__all__ = [
+    "Journal",
+    "Place",
+    "Reading",
+    "Record",
+    "Segment",
+    "decode_segment",
+    "encode_segment",
+    "once_key",
+    "read_segments",
+]
 
 _MAGIC = b"MSJ1"
 _HEADER = struct.Struct("<4sIQ")
 KEY_TYPE = pa.binary(16)
+LOG_BYTES = 16 * 1024 * 1024
+"""After which a new log begins: what is in none but finished parts goes a whole log at a time."""
+_COMMIT = -1
+"""Stands for the commit among the parts that a log waits for."""
 
 
 def once_key(key: bytes) -> bytes:
@@ -44,7 +63,7 @@ class Record:
 
 
 def encode_segment(records: Sequence[Record], run_key: str) -> list[Piece]:
-    """One self-checking object with the outcomes of some requests, in pieces: vectors are not copied to join them."""
+    """One self-checking segment with the outcomes of some requests, in pieces: vectors are not copied to join them."""
     form = next((record.columns.schema for record in records if record.columns is not None), pa.schema([]))
     answers = [_answers(record, form) for record in records]
     head = {
@@ -107,7 +126,7 @@ class Segment(NamedTuple):
     answers: pa.RecordBatch
 
 
-def decode_segment(content: bytes) -> Segment | None:
+def decode_segment(content: bytes | memoryview) -> Segment | None:
     """What a segment holds; ``None`` when it is damaged."""
     if len(content) < _HEADER.size:
         return None
@@ -122,20 +141,71 @@ def decode_segment(content: bytes) -> Segment | None:
     return Segment(run_key, batch.column(0), batch.column(1), batch.column(2), answers)
 
 
-class Journal:
-    """Segments below ``<cache_key>/journal``, created once each."""
+class Place(NamedTuple):
+    """Where a segment lies."""
 
-    def __init__(self, storage: Storage, cache_key: str, run_key: str) -> None:
+    key: str
+    start: int
+    end: int
+
+
+class Reading(NamedTuple):
+    """What an object of the journal holds."""
+
+    segments: list[tuple[Place, Segment]]
+    cut: bool
+    """The last segment is not whole: it was being written when its try was killed, or the power went."""
+    damaged: bool
+
+
+def read_segments(key: str, content: bytes) -> Reading:
+    """All segments in an object that are whole; damage to one takes none of the others away."""
+    segments, at, cut, damaged = [], 0, False, False
+    while at < len(content):
+        end = _end(content, at)
+        segment = decode_segment(memoryview(content)[at:end])
+        if segment is not None:
+            segments.append((Place(key, at, end), segment))
+            at = end
+            continue
+        following = content.find(_MAGIC, at + 1)
+        while following >= 0 and decode_segment(memoryview(content)[following : _end(content, following)]) is None:
+            following = content.find(_MAGIC, following + 1)
+        cut = following < 0 and (end > len(content) or not any(content[at:]))
+        damaged = damaged or not cut
+        at = len(content) if following < 0 else following
+    return Reading(segments, cut, damaged)
+
+
+def _end(content: bytes, at: int) -> int:
+    """Where the segment that begins at ``at`` ends, going by its header."""
+    if len(content) - at < _HEADER.size:
+        return at + _HEADER.size
+    return at + _HEADER.size + int(_HEADER.unpack_from(content, at)[2])
+
+
+class Journal:
+    """Objects below ``<cache_key>/journal``, each written by one attempt."""
+
+    def __init__(self, storage: Storage, cache_key: str, run_key: str, *, log_bytes: int = LOG_BYTES) -> None:
+        """:param log_bytes: size of a log after which the next one begins."""
         self.epoch = ""
-        """Of the attempt that writes; names its segments."""
+        """Of the attempt that writes; names its objects."""
         self._storage = storage
         self._folder = f"{cache_key}/journal"
         self._run_key = run_key
-        self._written = 0
+        self._log_bytes = log_bytes
+        self._begun = 0
+        """Objects of this attempt."""
+        self._log: Log | None = None
+        """The one that is written; ``None`` before the first segment and after an error."""
+        self._log_size = 0
         self._queue: list[tuple[Record, asyncio.Future[None]]] = []
         self._flushing: set[asyncio.Task[None]] = set()
         self._waiting_for: dict[str, set[int]] = {}
-        """Segment → parts that are not sealed yet and have answers in it."""
+        """Object of this attempt → parts that are not sealed yet and have answers in it."""
+        self._read: dict[str, int] = {}
+        """Object → its size when it was read."""
 
     async def append(self, record: Record) -> None:
         """Return when the outcomes are durable. What arrives during writes goes together into the next one."""
@@ -165,33 +235,96 @@ class Journal:
             self._flushing = {task for task in self._flushing if task is not me}
 
     async def _write_segment(self, records: Sequence[Record]) -> None:
-        self._written += 1
-        key = f"{self._folder}/e{self.epoch}-{self._written:08d}.seg"
         # In the loop: half a millisecond is less than a thread takes to hand over the interpreter and back.
-        await self._storage.create(key, *encode_segment(records, self._run_key))
-        if not any(error is not None for record in records for error in record.errors):
-            self._waiting_for[key] = set().union(*(record.parts for record in records))
-        # A reason is in no part, and rows of later parts may ask the same: it stays until the commit.
+        content = encode_segment(records, self._run_key)
+        parts = set().union(*(record.parts for record in records))
+        if any(error is not None for record in records for error in record.errors):
+            # A reason is in no part, and rows of later parts may ask the same: it stays until the commit.
+            parts.add(_COMMIT)
+        if self._log is not None and self._log_size >= self._log_bytes:
+            await self._end_log()
+        if self._log is not None:
+            try:
+                await self._append(self._log, content, parts)
+            except ObjectMissingError:  # an attempt that took this one for dead, and its run for replaced
+                pass
+            else:
+                return
+        key = self._next_key()
+        log = await self._storage.start_log(key)
+        if log is None:
+            await self._storage.create(key, *content)
+            self._waiting_for[key] = parts
+        else:
+            self._log, self._log_size = log, 0
+            self._waiting_for[key] = set()
+            await self._append(log, content, parts)
+
+    async def _append(self, log: Log, content: Sequence[Piece], parts: set[int]) -> None:
+        self._waiting_for[self._current] |= parts  # before it is there: no part is sealed without it
+        try:
+            await log.append(*content)
+        except BaseException:
+            await self._end_log()
+            raise
+        self._log_size += sum(len(piece) for piece in content)
+
+    @property
+    def _current(self) -> str:
+        """Object of this attempt that was begun last."""
+        return f"{self._folder}/e{self.epoch}-{self._begun:08d}.seg"
+
+    def _next_key(self) -> str:
+        self._begun += 1
+        return self._current
+
+    async def _end_log(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            await log.close()
+
+    async def close(self) -> None:
+        """Nothing more will be appended."""
+        await self._end_log()
 
     async def drop_part(self, part: int) -> None:
-        """Forget segments of which every answer is in a sealed part, now that ``part`` is one."""
+        """Forget objects of which every answer is in a sealed part, now that ``part`` is one."""
         for parts in self._waiting_for.values():
             parts.discard(part)
         done = [key for key, parts in self._waiting_for.items() if not parts]
         for key in done:
             del self._waiting_for[key]
+        if self._current in done:
+            await self._end_log()
         await self._storage.delete(*done)
 
     async def segments(self) -> list[str]:
-        """Keys of all segments, oldest first."""
+        """Keys of all objects with segments, oldest first."""
         return [key for key in await self._storage.list_keys(self._folder) if key.endswith(".seg")]
 
-    def wrote(self, segment: str) -> bool:
-        """Whether this attempt did."""
-        return segment.startswith(f"{self._folder}/e{self.epoch}-")
+    async def read(self, key: str) -> Reading:
+        """Everything in an object of the journal."""
+        content = await self._storage.read(key)
+        self._read[key] = len(content)
+        return read_segments(key, content)
 
-    async def drop(self, segments: Sequence[str], lease: Lease) -> None:
-        """Forget segments whose answers are in a committed dataset; a newer attempt may rest on them already."""
-        for key in segments:
+    async def segment(self, place: Place) -> Segment | None:
+        """One segment; ``None`` when it is damaged."""
+        return decode_segment(await self._storage.read(place.key, place.start, place.end))
+
+    def wrote(self, key: str) -> bool:
+        """Whether this attempt did."""
+        return key.startswith(f"{self._folder}/e{self.epoch}-")
+
+    async def drop(self, keys: Sequence[str], lease: Lease) -> None:
+        """Forget objects whose answers are in a committed dataset; a newer attempt may rest on them already.
+
+        What has grown since it was read stays: somebody who was frozen woke up and kept an answer in it.
+        """
+        await self._end_log()
+        for key in keys:
             lease.check()
-            await self._storage.delete(key)
+            if key in self._read:
+                await self._storage.delete_unless_grown(key, self._read[key])
+            else:
+                await self._storage.delete(key)
