@@ -24,7 +24,11 @@ class Spent(NamedTuple):
 
     def plus(self, other: Spent) -> Spent:
         """Both together."""
-        return Spent(*map(sum, zip(self, other, strict=True)))
+        return Spent(self.requests + other.requests, self.tokens + other.tokens, self.written + other.written)
+
+    def within(self, other: Spent) -> bool:
+        """Whether nothing of it is more than of the other."""
+        return self.requests <= other.requests and self.tokens <= other.tokens and self.written <= other.written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -176,6 +176,8 @@ class Packer(Generic[Owner]):
         self.most_size: int | None = None
         """Bytes to keep to for now, within the limits; ``None``: the limits alone. May rise again."""
         self._open: list[tuple[Owner, Question]] = []
+        self._group: bytes | None = None
+        """Of the open request."""
         self._tokens = 0
         self._size = 0
 
@@ -187,27 +189,23 @@ class Packer(Generic[Owner]):
         """Never pack more than ``size`` bytes from now on."""
         self.limits = replace(self.limits, size=max(1, min(size, self.limits.size)))
 
-    @property
-    def size(self) -> int:
-        """Most bytes of a request, as things are."""
-        return self.limits.size if self.most_size is None else min(self.most_size, self.limits.size)
-
     def feed(self, owner: Owner, question: Question) -> list[tuple[Owner, Question]] | None:
         """Add a question; returns the request it closed, if it closed one."""
-        limits = self.limits
+        limits, held = self.limits, self._open
         full = None
         tokens, size = self._tokens + question.tokens, self._size + question.size
-        if self._open and (
-            len(self._open) >= limits.rows
-            or size > self.size
+        if held and (
+            len(held) >= limits.rows
+            or size > limits.size
+            or (self.most_size is not None and size > self.most_size)
             or (limits.tokens is not None and tokens > limits.tokens)
-            or question.group != self._open[-1][1].group
+            or question.group != self._group
         ):
-            full, tokens, size = self._open, question.tokens, question.size
-            self._open = []
-        self._open.append((owner, question))
-        self._tokens, self._size = tokens, size
-        if full is None and len(self._open) >= limits.rows:
+            full, tokens, size = held, question.tokens, question.size
+            held = self._open = []
+        held.append((owner, question))
+        self._tokens, self._size, self._group = tokens, size, question.group
+        if full is None and len(held) >= limits.rows:
             return self.flush()
         return full
 

@@ -162,13 +162,13 @@ class Sender:
                         continue
                     await self._blame_rows()
                 await self._nap(due - now)
-            elif not self._vault.meter.covers(self._with(batch)):
+            elif not self._vault.meter.covers(spent := self._with(batch)):
                 await self._count_ahead(batch)
             elif (pause := self.governor.wait(now, batch.tokens)) > 0:
                 await self._nap(min(pause, patience + 0.001))
             else:
                 self._take(batch)
-                self._send(batch, now)
+                self._send(batch, now, spent)
 
     def _take(self, batch: Batch) -> None:
         """The batch that is next leaves its queue."""
@@ -186,9 +186,9 @@ class Sender:
         """See to it that the next request is counted before it is sent: if we are killed, those ahead are counted, too."""
         await self._vault.meter.allow(self._with(batch, max(8, 2 * self.governor.limit)))
 
-    def _send(self, batch: Batch, now: float) -> None:
+    def _send(self, batch: Batch, now: float, spent: Spent) -> None:
+        """:param spent: what will be, with this."""
         self._lease.check()
-        spent = self._with(batch)
         refusal = self._options.budget.refusal(rows=0, spent=self._vault.meter.before.plus(spent))
         if refusal is not None:
             raise BudgetError(f"{refusal}; the run stops here, and what was answered is kept")
@@ -252,7 +252,8 @@ class Sender:
                 await self._settle(batch, permit, error)
             else:
                 self._answers += 1
-                self.spent = self.spent.plus(Spent(written=decoded.written))
+                if decoded.written:
+                    self.spent = self.spent.plus(Spent(written=decoded.written))
                 self._succeeded_at = self._loop.time()
                 self.governor.answered(self._succeeded_at, permit)
                 if batch is self._control:
@@ -261,7 +262,9 @@ class Sender:
                 self._answered = (batch.asked[0], batch.questions[0])
                 self._took(batch)
                 await self._blame_rows()
-                decoded = replace(decoded, columns=self._windows.pin(decoded.columns))
+                columns = self._windows.pin(decoded.columns)
+                if columns is not decoded.columns:
+                    decoded = replace(decoded, columns=columns)
                 if decoded.unfit and batch.unfit is None:
                     await self._ask_once_more(batch, decoded)
                 else:

@@ -130,8 +130,8 @@ class Batch:
     def __init__(self, items: list[tuple[Asked, Question]], alone: int = 0, unfit: Decoded | None = None) -> None:
         self.asked = [asked for asked, _ in items]
         self.questions = [question for _, question in items]
-        self.tokens = sum(question.tokens for question in self.questions)
-        self.size = sum(question.size for question in self.questions)
+        self.tokens = sum([question.tokens for question in self.questions])
+        self.size = sum([question.size for question in self.questions])
         self.cut: Cut | None = None
         """What this is a piece of, if that was refused as too large."""
         self.attempts = 0
@@ -146,12 +146,15 @@ class Batch:
     @property
     def parts(self) -> frozenset[int]:
         """Parts that wait for the answers."""
-        return frozenset(asked.window.part.index for asked in self.asked)
+        first, last = self.asked[0].window, self.asked[-1].window
+        if first is last:  # rows stand in order
+            return frozenset((first.part.index,))
+        return frozenset([asked.window.part.index for asked in self.asked])
 
     @property
     def rows(self) -> list[int]:
         """Numbers of the rows that ask."""
-        return [asked.row for asked in self.asked]
+        return [window.first_row + position for window, position in self.asked]
 
     def pieces(self, rows: int) -> list[Batch]:
         """The same questions in requests of at most ``rows``."""

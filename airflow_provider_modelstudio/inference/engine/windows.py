@@ -47,6 +47,7 @@ class OpenWindows:
         self.answer_schema: pa.Schema | None = None
         """Form of the answers, pinned by the first one."""
         self._task = task
+        self._names = list(task.output_columns)
         self._shelf = shelf
         self._folder = folder
         self._shares = shares
@@ -145,9 +146,8 @@ class OpenWindows:
 
     def pin(self, columns: pa.RecordBatch) -> pa.RecordBatch:
         """Refuse answers of another form than the first one: mixing them would ruin the dataset."""
-        names = list(self._task.output_columns)
-        if columns.schema.names != names:
-            columns = pa.RecordBatch.from_arrays(columns.columns, names=names)
+        if columns.schema.names != self._names:
+            columns = pa.RecordBatch.from_arrays(columns.columns, names=self._names)
         if self.answer_schema is None:
             self.answer_schema = columns.schema
             self._moved.set()
@@ -183,7 +183,9 @@ class OpenWindows:
     def _give(self, asked: Sequence[Asked], decoded: Decoded, start: int) -> None:
         window = asked[0].window
         columns = decoded.columns.slice(start, len(asked))
-        good = [i for i in range(len(asked)) if start + i not in decoded.refused]
+        good = (
+            [i for i in range(len(asked)) if start + i not in decoded.refused] if decoded.refused else range(len(asked))
+        )
         if len(good) < len(asked):
             columns = columns.take(pa.array(good, pa.int64()))
         if good:

@@ -19,7 +19,7 @@ from .media import Images, address, data_uri, image_type, is_url, too_large
 from .settings import check_at_least, check_choice, check_columns, check_task_settings
 from .texts import KEY_BYTES, NOT_UTF8, OnEmpty
 from .tokens import estimate_tokens
-from .vector_types import VectorType, narrowed, vector_columns, vector_fields
+from .vector_types import VectorType, narrowed, vector_columns, vector_schema
 from .vectors import read_vectors
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class MultiModalEmbedding:
 
     def output_schema(self, dimensions: int | None) -> pa.Schema:
         """Vectors of the dimensions known, here or from this task; of any length otherwise."""
-        return pa.schema(vector_fields(self.output_column, self.vector_type, dimensions or self.dimensions))
+        return vector_schema(self.output_column, self.vector_type, dimensions or self.dimensions)
 
     def _read(self, answer: Answer, vectors: int) -> Vectors:
         return read_vectors(

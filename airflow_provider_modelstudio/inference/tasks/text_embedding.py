@@ -11,7 +11,7 @@ from . import Decoded, Question, Refused, RequestLimits, Wider
 from .columns import check_text, column_at
 from .settings import check_at_least, check_choice, check_columns, check_task_settings
 from .texts import CutText, OnEmpty, OnTooLong, ask_texts, encode_texts
-from .vector_types import VectorType, narrowed, vector_columns, vector_fields
+from .vector_types import VectorType, narrowed, vector_columns, vector_schema
 from .vectors import read_vectors
 
 if TYPE_CHECKING:
@@ -133,10 +133,10 @@ class TextEmbedding:
 
     def output_schema(self, dimensions: int | None) -> pa.Schema:
         """Vectors of the dimensions known, here or from this task; of any length otherwise."""
-        fields = vector_fields(self.output_column, self.vector_type, dimensions or self.dimensions)
+        schema = vector_schema(self.output_column, self.vector_type, dimensions or self.dimensions)
         if self.on_too_long == "truncate":
-            fields.append(pa.field(f"{self.output_column}_is_truncated", pa.bool_()))
-        return pa.schema(fields)
+            return schema.append(pa.field(f"{self.output_column}_is_truncated", pa.bool_()))
+        return schema
 
     def _narrow(self, columns: pa.RecordBatch) -> Decoded:
         return narrowed(columns, self.output_schema(columns.column(0).type.list_size), self.vector_type)

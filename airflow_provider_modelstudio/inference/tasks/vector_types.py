@@ -14,6 +14,7 @@ A row's scale does not change a cosine, so the scale is only needed for lengths 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ from .vectors import Vectors, list_column, list_type
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BEYOND_FLOAT16", "VectorType", "narrowed", "vector_columns", "vector_fields"]
+__all__ = ["BEYOND_FLOAT16", "VectorType", "narrowed", "vector_columns", "vector_schema"]
 
 VectorType = Literal["float32", "float16", "int8"]
 
@@ -36,16 +37,17 @@ _VALUES = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8()}
 _MOST = np.float32(127)
 
 
-def vector_fields(name: str, vector_type: VectorType, dimensions: int | None) -> list[pa.Field]:
+@lru_cache(16)
+def vector_schema(name: str, vector_type: VectorType, dimensions: int | None) -> pa.Schema:
     """The column of vectors, and that of their scales where they have some."""
     fields = [pa.field(name, list_type(_VALUES[vector_type], dimensions))]
     if vector_type == "int8":
         fields.append(pa.field(f"{name}_scale", pa.float32()))
-    return fields
+    return pa.schema(fields)
 
 
 def vector_columns(vectors: Vectors, vector_type: VectorType) -> tuple[list[pa.Array], dict[int, str]]:
-    """The columns of :func:`vector_fields`, and why vectors cannot be used: as read, or because they do not fit."""
+    """The columns of :func:`vector_schema`, and why vectors cannot be used: as read, or because they do not fit."""
     matrix, refused = vectors
     if vector_type == "float32":
         return [list_column(matrix, refused)], refused

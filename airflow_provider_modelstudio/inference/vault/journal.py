@@ -72,9 +72,9 @@ def encode_segment(records: Sequence[Record], run_key: str) -> list[Piece]:
         "error": pa.array([error for record in records for error in record.errors], pa.string()),
     }
     fields = [pa.field(name, column.type) for name, column in head.items()]
+    together = answers[0] if len(answers) == 1 else map(pa.concat_arrays, zip(*answers, strict=True))
     batch = pa.RecordBatch.from_arrays(
-        [*head.values(), *(pa.concat_arrays([columns[i] for columns in answers]) for i in range(len(form)))],
-        schema=pa.schema([*fields, *form], metadata={"run_key": run_key}),
+        [*head.values(), *together], schema=pa.schema([*fields, *form], metadata={"run_key": run_key})
     )
     sink = _Pieces()
     with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, batch.schema) as writer:

@@ -43,7 +43,7 @@ class Meter:
 
     def covers(self, spent: Spent) -> bool:
         """Whether so much of this try is written down."""
-        return all(one <= allowed for one, allowed in zip(spent, self._allowed, strict=True))
+        return spent.within(self._allowed)
 
     async def allow(self, spent: Spent) -> None:
         """Return when so much of this try is written down, at least."""
