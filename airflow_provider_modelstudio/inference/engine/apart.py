@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
+import uvloop
 
 from .options import DRAIN_SECONDS
 
@@ -35,7 +36,7 @@ def run_apart(work: Coroutine[Any, Any, Result], stop: StopSignal) -> Result:
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
     with _lean_memory():
-        running = thread.submit(contextvars.copy_context().run, asyncio.run, work)
+        running = thread.submit(contextvars.copy_context().run, _run, work)
         try:
             return running.result()
         except BaseException:
@@ -45,6 +46,11 @@ def run_apart(work: Coroutine[Any, Any, Result], stop: StopSignal) -> Result:
             raise
         finally:
             thread.shutdown(wait=False)
+
+
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 @contextlib.contextmanager
