@@ -42,6 +42,8 @@ SHORTEST_WINDOW: Final = 0.75  # … and at least, or the first burst of a run l
 ONE_BURST: Final = 1.0  # seconds in which many refusals are one signal
 
 FIRST_STEPS: Final = 32  # requests under way up to which concurrency triples each round trip before any refusal
+QUICK: Final = 0.25  # seconds of an answer below which too much shows at once: …
+QUICK_STEPS: Final = 108  # … up to so many, then
 NEAR_CEILING: Final = 0.1  # growth over limit for each answer where concurrency was refused before; elsewhere 1
 LATENCY_SPAN: Final = 24  # answers over which latency is averaged
 LATENCY_MEMORY: Final = 600.0  # seconds in which the best latency fades by e
@@ -361,7 +363,8 @@ class Governor:
         """Growth for one answer in slow start: doubling each round trip, and more before anything is known."""
         if latency >= LONG_CALL * self._limits.timeout:
             return 0.5  # what it does is seen late
-        return 2.0 if self._concurrency < FIRST_STEPS and math.isinf(self._threshold) else 1.0
+        steps = QUICK_STEPS if latency < QUICK else FIRST_STEPS
+        return 2.0 if self._concurrency < steps and math.isinf(self._threshold) else 1.0
 
     def _narrow(self, now: float, concurrency: float) -> None:
         self._concurrency_cut_at = now
