@@ -86,6 +86,10 @@ class Sender:
         self._group_rows = 0
         """Rows of the largest request that holds a group; 0 where there are none."""
         self._order = 0
+        self._limit_seen = self.governor.limit
+        """When the last request was sent."""
+        self._counting: asyncio.Task[None] | None = None
+        """Writes down what will be spent."""
         self._asking: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
         self._closed = False
@@ -139,6 +143,13 @@ class Sender:
 
     async def run(self) -> None:
         """Send until everything that was fed is settled."""
+        try:
+            await self._run()
+        finally:
+            if self._counting is not None:
+                await asyncio.wait({self._counting}, timeout=self._options.drain_seconds)
+
+    async def _run(self) -> None:
         while True:
             now = self._loop.time()
             self._wake.clear()
@@ -169,6 +180,10 @@ class Sender:
             else:
                 self._take(batch)
                 self._send(batch, now, spent)
+                self._look_ahead(batch)
+                if self.governor.limit > self._limit_seen:  # and with it the windows that may be open
+                    self._windows.look_again()
+                self._limit_seen = self.governor.limit
 
     def _take(self, batch: Batch) -> None:
         """The batch that is next leaves its queue."""
@@ -184,7 +199,24 @@ class Sender:
 
     async def _count_ahead(self, batch: Batch) -> None:
         """See to it that the next request is counted before it is sent: if we are killed, those ahead are counted, too."""
-        await self._vault.meter.allow(self._with(batch, max(8, 2 * self.governor.limit)))
+        await self._vault.meter.allow(self._with(batch, 2 * self._ahead))
+
+    def _look_ahead(self, batch: Batch) -> None:
+        """Count those ahead while there are still some that are counted, so that nobody waits for it."""
+        if self._counting is None and not self._vault.meter.covers(self._with(batch, self._ahead)):
+            self._counting = asyncio.create_task(self._count_ahead(batch))
+            self._counting.add_done_callback(self._counted)
+
+    def _counted(self, counting: asyncio.Task[None]) -> None:
+        self._counting = None
+        if not counting.cancelled():
+            self._broken = self._broken or counting.exception()
+        self._wake.set()
+
+    @property
+    def _ahead(self) -> int:
+        """Requests that are worth being counted before they are needed."""
+        return max(4, self.governor.limit)
 
     def _send(self, batch: Batch, now: float, spent: Spent) -> None:
         """:param spent: what will be, with this."""

@@ -101,6 +101,10 @@ class OpenWindows:
         self._moved.clear()
         await self._moved.wait()
 
+    def look_again(self) -> None:
+        """Wake whoever waits for room: there may be more of it."""
+        self._moved.set()
+
     def add(self, window: Window) -> None:
         """Open a window."""
         self._windows[window.first_row] = self._loose[window.first_row] = window
