@@ -323,12 +323,9 @@ class LocalStorage:
 
     def _delete_unless_grown(self, key: str, size: int) -> None:
         path = self._path(key)
-        try:
-            grown = path.lstat().st_size > size
-        except FileNotFoundError:
-            grown = False
-        if not grown:
-            self._delete([key])
+        with self._told(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if path.lstat().st_size <= size:
+                self._delete([key])
 
     def _forget_folder(self, prefix: str) -> None:
         folder = self._path(prefix)
