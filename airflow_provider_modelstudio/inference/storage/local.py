@@ -37,7 +37,7 @@ class LocalStorage:
     """Objects on a POSIX file system.
 
     A new object is written to a temporary file, synced, and linked to its name: ``link`` fails when the name is taken,
-    and nobody ever sees a part of the bytes.
+    and nobody ever sees a part of the bytes. A log is written under its name from the start, and grows.
     Folders are synced after each change, so that what was acknowledged survives a power cut.
 
     :param root: folder of the objects; made when the first object is created.
