@@ -18,6 +18,8 @@ PUBLICATION = f"{PACKAGE}/vault/publication.py"
 RECALL = f"{PACKAGE}/survey/recall.py"
 SURVEY = f"{PACKAGE}/survey/__init__.py"
 LOCAL = f"{PACKAGE}/storage/local.py"
+LOG = f"{PACKAGE}/storage/log.py"
+POSIX = f"{PACKAGE}/storage/posix.py"
 READING = f"{PACKAGE}/dataset/__init__.py"
 DISK = f"{PACKAGE}/disk.py"
 OBJECTS = f"{PACKAGE}/storage/object_storage.py"
@@ -198,7 +200,19 @@ MUTANTS = (
     Mutant("a segment goes while a part waits for it", JOURNAL, "if not parts]", "if True]", JOURNALS),
     Mutant("a damaged segment is believed", JOURNAL, "zlib.crc32(body) != checksum", "False", ENGINE),
     Mutant("the journal is not read", RECALL, "for key in segments:", "for key in []:", ENGINE),
-    Mutant("a reason leaves the journal with its part", JOURNAL, "if not any(error is not None", "if not any(False", ENGINE),
+    Mutant("a reason leaves the journal with its part", JOURNAL, "if any(error is not None", "if any(False", ENGINE),
+    Mutant("a log of the journal never ends", JOURNAL, "if self._log is not None and self._log_size >= self._log_bytes:", "if False:", JOURNALS),
+    Mutant("a log of the journal goes on after an error", JOURNAL, "        except BaseException:\n            await self._end_log()", "        except ZeroDivisionError:\n            await self._end_log()", JOURNALS),
+    Mutant("an answer is lost with a log that somebody removed", JOURNAL, "except ObjectMissingError:  #", "except ZeroDivisionError:  #", JOURNALS),
+    Mutant("a log waits for its last answer only", JOURNAL, "self._waiting_for[self._current] |= parts", "self._waiting_for[self._current] = parts", JOURNALS),
+    Mutant("a log goes while it is open", JOURNAL, "        if self._current in done:\n            await self._end_log()\n", "", JOURNALS),
+    Mutant("a commit drops what one that woke up has kept", JOURNAL, "await self._storage.delete_unless_grown(key, self._read[key])", "await self._storage.delete(key)", JOURNALS),
+    Mutant("a log that has grown is removed", LOCAL, "            if path.lstat().st_size <= size:\n", "            if True:\n", (*STORAGE, *WAKING)),
+    Mutant("a run leaves what is being written", JOURNAL, "await asyncio.wait(self._flushing, timeout=_CLOSE_SECONDS)", "pass", JOURNALS),
+    Mutant("damage to one segment ends the reading", JOURNAL, "at = len(content) if following < 0 else following", "at = len(content)", JOURNALS),
+    Mutant("a segment that is cut is called damaged", JOURNAL, "cut = following < 0 and (end > len(content) or not any(content[at:]))", "cut = False", (*JOURNALS, *ENGINE)),
+    Mutant("damage to the last segment is called a cut", JOURNAL, "cut = following < 0 and (end > len(content) or not any(content[at:]))", "cut = following < 0", JOURNALS),
+    Mutant("nothing is taken for a segment", JOURNAL, "not 0 < size == body.nbytes", "size != body.nbytes", JOURNALS),
     Mutant(
         "a commit drops what others paid for",
         ENGINE_ROOM,
@@ -215,6 +229,14 @@ MUTANTS = (
     Mutant("a part with failed rows is taken over", VAULT, "if seal.digest and not seal.counts.failed", "if seal.digest", ADOPTION),
     # The disk and the stores.
     Mutant("an object is not synced", LOCAL, "                self._disk.write(descriptor, content)\n                self._disk.sync(descriptor)\n", "                self._disk.write(descriptor, content)\n", CUTS),
+    Mutant("a log is not synced", LOG, "                self._disk.sync(self._descriptor)\n", "", CUTS),
+    Mutant("the name of a log is not synced", LOCAL, "            try:\n                self._sync(path.parent)\n            except OSError:\n                self._disk.close", "            try:\n                pass\n            except OSError:\n                self._disk.close", CUTS),
+    Mutant("a log that is gone is written on", LOG, "                self._path.lstat()\n", "", STORAGE),
+    Mutant("a log that another machine removed is taken for a broken disk", LOG, "{errno.ENOENT, errno.ESTALE}", "{errno.ENOENT}", STORAGE),
+    Mutant("a log is closed under a write", LOG, "        with self._using, contextlib.suppress(OSError):", "        with contextlib.suppress(OSError):", STORAGE),
+    Mutant("a log that fails to close costs an answer", LOG, "        with self._using, contextlib.suppress(OSError):", "        with self._using:", STORAGE),
+    Mutant("a log that is refused stays open", LOCAL, "            except OSError:\n                self._disk.close(descriptor)\n", "            except OSError:\n", STORAGE),
+    Mutant("what a system takes in part is taken for the whole", POSIX, "pieces[0] = pieces[0][written:]", "pieces.pop(0)", STORAGE),
     Mutant("a part is not synced", LOCAL, "            self._sync(source)\n", "", CUTS),
     Mutant("a new name is not synced", LOCAL, "            self._disk.unlink(temporary)\n            self._sync(path.parent)", "            self._disk.unlink(temporary)", CUTS),
     Mutant("a folder is published before it is synced", LOCAL, "            self._sync(stage)\n", "", CUTS),

@@ -14,7 +14,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_modelstudio.inference.errors import InputChangedError, StorageError
-from airflow_provider_modelstudio.inference.vault.journal import decode_segment
+from airflow_provider_modelstudio.inference.vault.journal import read_segments
 from airflow_provider_modelstudio.operators.text_embedding import EmbedOperator
 from airflow_provider_modelstudio.sandbox.faults import Delay, Match, Refuse, Rule
 from tests.faults.bench import context_of
@@ -233,19 +233,21 @@ def test_a_dataset_that_exists_is_brought_up_to_date(bench):
 
 
 def journal(state):
-    """Segments of the journal and what is in them."""
+    """Objects of the journal and what is in them."""
     return {path.name: path.read_bytes() for path in state.glob("*/journal/*.seg")}
 
 
 def check_nothing_half(destination, before):
-    """Nothing is shown, nothing half-written lies around, and the journal has what it had, to the byte, at least."""
+    """Nothing is shown, nothing half-written lies around but at the end of a log, and the journal has what it had, to the byte,
+    at least.
+    """
     state = destination.parent / f"_{destination.name}.inference"
     assert not destination.exists()
     left = [path for path in state.rglob("*") if path.is_file() and ".tmp-" in str(path.relative_to(state))]
     assert left == []
     after = journal(state)
     assert before.items() <= after.items()
-    assert all(decode_segment(content) is not None for content in after.values())
+    assert not any(read_segments(key, content).damaged for key, content in after.items())
     for record in state.rglob("*.json"):
         json.loads(record.read_bytes())
 
@@ -384,21 +386,27 @@ def test_a_scratch_folder_that_is_full_costs_nothing(bench, small_disk, monkeypa
 def test_a_disk_that_turns_read_only_keeps_what_was_paid(bench, small_disk):
     """In the middle of a run: the task stops, and once it is cleared, what was durable is not asked twice."""
     bench.write(TEXTS)
-    bench.server.play([Rule(act=Delay(seconds=0.02))])
     bench.destination, bench.state = small_disk / "out", small_disk / "_out.inference"
+    bench.server.play([Rule(act=Refuse(error="404"), match=Match(nth=tuple(range(12, 100))))])
+    with pytest.raises(AirflowFailException, match="no such inference endpoint"):
+        bench.run(batch_size=1)
+    bench.server.play([Rule(act=Delay(seconds=1.0))])
+    before, asked = journal(bench.state), bench.server.requests
+    assert before
 
-    def freeze():
-        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    def freeze():  # a system refuses that while a file is open for writing; a disk that breaks asks nobody
+        return not subprocess.run(
+            ["mount", "-o", "remount,ro", str(small_disk)], check=False, capture_output=True
+        ).returncode
 
     first = start_task(bench, batch_size=1, concurrency=4)
-    first.when(lambda: bench.server.requests >= 10)
-    freeze()
-    before = journal(bench.state)
+    first.when(lambda: bench.server.requests > asked and freeze())
     outcome = first.outcome()
     assert outcome.kind == "AirflowFailException"
     assert "Read-only file system (in the state folder); give the worker's user write access" in outcome.message
     assert journal(bench.state) == before
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    bench.server.play([])
     bench.run(batch_size=1)
     bench.check(TEXTS)
     assert sum(bench.paid_for(TEXTS)) - len(TEXTS) <= 4

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_provider_modelstudio.inference.errors import InterruptedRunError
-from airflow_provider_modelstudio.inference.vault.journal import decode_segment
+from airflow_provider_modelstudio.inference.vault.journal import read_segments
 from airflow_provider_modelstudio.sandbox.faults import Delay, Match, Rule
 from tests.faults.bench import Bench, context_of
 from tests.faults.processes import SupervisedTask, Tapped, Watchful, start_task
@@ -157,8 +157,10 @@ def lease(bench, epoch):
 
 def journalled(bench, epoch):
     """Rows whose answers an attempt has made durable."""
-    segments = [decode_segment(path.read_bytes()) for path in bench.state.glob(f"*/journal/e{epoch:08d}-*.seg")]
-    return sum(len(segment.keys) for segment in segments)
+    objects = [
+        read_segments(path.name, path.read_bytes()) for path in bench.state.glob(f"*/journal/e{epoch:08d}-*.seg")
+    ]
+    return sum(len(segment.keys) for reading in objects for _, segment in reading.segments)
 
 
 def manifests(bench):

@@ -30,10 +30,12 @@ from airflow_provider_modelstudio.inference.errors import (
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
+from airflow_provider_modelstudio.inference.vault.journal import read_segments
 from tests.inference.fakes import Hashes, Scripted, http, vector
 from tests.inference.virtual_time import run_in_virtual_time
 
 TEXTS = [f"row number {i}" for i in range(357)]
+DAMAGED = "files of the state were damaged or missing, and their rows were asked again"
 
 
 def test_every_row_comes_out_once_in_order_with_its_vector(place):
@@ -593,18 +595,75 @@ def test_a_damaged_segment_is_asked_again_never_guessed(place):
     place.write(TEXTS)
     with pytest.raises(EndpointError):
         place.run(Scripted(lambda number, texts: http(401, kind="security_exception") if number > 8 else None))
-    segments = sorted(place.state.glob("*/journal/*.seg"))
-    assert segments
-    for segment in segments:
-        content = bytearray(segment.read_bytes())
-        content[len(content) // 2] ^= 0x40
-        segment.write_bytes(content)
+    objects = sorted(place.state.glob("*/journal/*.seg"))
+    assert objects
+    for path in objects:
+        content = bytearray(path.read_bytes())
+        for at, _ in read_segments(path.name, bytes(content)).segments:
+            content[(at.start + at.end) // 2] ^= 0x40
+        path.write_bytes(content)
     service = Scripted()
     summary = place.run(service)
     place.check(TEXTS)
     assert service.billed == dict.fromkeys(TEXTS, 1)
-    words = "files of the state were damaged or missing, and their rows were asked again"
-    assert summary.warnings == {words: len(segments)}
+    assert summary.warnings == {DAMAGED: len(objects)}
+
+
+def stopped_half_way(place):
+    """A try that ended with answers in its journal: the log, and the segments in it."""
+    place.write(TEXTS)
+    with pytest.raises(EndpointError):
+        place.run(
+            Scripted(lambda number, texts: http(401, kind="security_exception") if number > 9 else None),
+            part_rows=1000,
+            limits=Limits(max_concurrency=1),
+        )
+    (log,) = place.state.glob("*/journal/*.seg")
+    reading = read_segments(log.name, log.read_bytes())
+    assert len(reading.segments) == 9
+    return log, reading.segments
+
+
+def texts_of(segments):
+    return {TEXTS[row] for _, segment in segments for row in segment.rows.to_pylist()}
+
+
+@pytest.mark.parametrize("flipped", ["magic", "checksum", "size", "answers"])
+def test_damage_to_one_segment_costs_its_own_rows(place, caplog, flipped):
+    """One byte in the middle of a log: what comes before and after it is used, and the log says which file it was."""
+    log, segments = stopped_half_way(place)
+    lost = segments[len(segments) // 2]
+    at = lost[0].start + {"magic": 0, "checksum": 4, "size": 9, "answers": 300}[flipped]
+    content = bytearray(log.read_bytes())
+    content[at] ^= 0x40
+    log.write_bytes(content)
+    kept = texts_of(one for one in segments if one is not lost)
+    service = Scripted()
+    summary = place.run(service, part_rows=1000)
+    place.check(TEXTS)
+    assert service.billed == dict.fromkeys(set(TEXTS) - kept, 1)
+    assert summary.warnings == {DAMAGED: 1}
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+        f"{log} is damaged; its rows are asked again"
+    ]
+
+
+@pytest.mark.parametrize("left", [1, 15, 16, 100, -1])
+def test_killed_in_the_middle_of_a_write_a_try_leaves_no_damage(place, caplog, left):
+    """The end of the log is cut: each whole segment is used, the rest is asked, and the log tells it as what it is."""
+    log, segments = stopped_half_way(place)
+    cut = segments[-1][0]
+    os.truncate(log, (cut.end if left < 0 else cut.start) + left)
+    kept = texts_of(segments[:-1])
+    service = Scripted()
+    caplog.set_level("INFO")
+    summary = place.run(service, part_rows=1000)
+    place.check(TEXTS)
+    assert service.billed == dict.fromkeys(set(TEXTS) - kept, 1)
+    assert summary.warnings == {}
+    assert [r.levelname for r in caplog.records if str(log) in r.getMessage()] == ["INFO"]
+    assert f"{log} ends in the middle of an answer that was being written when a try ended" in caplog.messages
+    assert list(place.state.glob("*/journal/*.seg")) == []
 
 
 def test_the_journal_is_empty_after_the_commit(place):

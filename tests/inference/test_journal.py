@@ -1,9 +1,10 @@
-"""The journal of a store with several writers: what it acknowledges is there, whatever else fails or overlaps."""
+"""The journal, of one writer or several, in logs or objects: what it acknowledges is there, whatever else fails or overlaps."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pyarrow as pa
 import pytest
@@ -11,35 +12,58 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_modelstudio.inference.errors import StorageError
-from airflow_provider_modelstudio.inference.vault.journal import Journal, Record, decode_segment
+from airflow_provider_modelstudio.inference.storage import ObjectMissingError
+from airflow_provider_modelstudio.inference.vault.journal import (
+    Journal,
+    Place,
+    Record,
+    decode_segment,
+    encode_segment,
+    read_segments,
+)
 from tests.inference.virtual_time import run_in_virtual_time
 
 
 @dataclass
 class Store:
-    """Objects in memory; the n-th creation takes so long, and fails if it is one of those."""
+    """Objects in memory; the n-th write takes so long, and fails if it is one of those: in a log it leaves a half."""
 
     writers: int
     seconds: list = field(default_factory=lambda: [1.0])
     failing: frozenset = frozenset()
+    has_logs: bool = False
     objects: dict = field(default_factory=dict)
+    logs: list = field(default_factory=list)
     begun: int = 0
     at_once: int = 0
     most_at_once: int = 0
 
-    async def create(self, key, *content):
+    async def write(self, done, torn=lambda: None):
         number = self.begun
         self.begun += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        assert key not in self.objects
         try:
             await asyncio.sleep(self.seconds[number % len(self.seconds)])
             if number in self.failing:
-                raise StorageError(f"creation {number} failed")
-            self.objects[key] = b"".join(content)
+                torn()
+                raise StorageError(f"write {number} failed")
+            done()
         finally:
             self.at_once -= 1
+
+    async def create(self, key, *content):
+        assert key not in self.objects
+        await self.write(lambda: self.objects.update({key: b"".join(content)}))
+
+    async def start_log(self, key):
+        if not self.has_logs:
+            return None
+        assert key not in self.objects
+        await asyncio.sleep(0.01)
+        self.objects[key] = b""
+        self.logs.append(MemoryLog(self, key))
+        return self.logs[-1]
 
     async def list_keys(self, prefix):
         return sorted(key for key in self.objects if key.startswith(prefix + "/"))
@@ -49,8 +73,49 @@ class Store:
             await asyncio.sleep(0.01)
             self.objects.pop(key, None)
 
-    async def read(self, key):
-        return self.objects[key]
+    async def delete_unless_grown(self, key, size):
+        if len(self.objects[key]) <= size:
+            await self.delete(key)
+
+    async def read(self, key, start=0, end=None):
+        return self.objects[key][start:end]
+
+
+@dataclass
+class MemoryLog:
+    """One at a time, nothing after an error, and closed once."""
+
+    store: Store
+    key: str
+    ended: bool = False
+    busy: bool = False
+    broken: bool = False
+
+    async def append(self, *content):
+        assert (self.ended, self.busy, self.broken) == (False, False, False)
+        self.busy, self.broken = True, True
+        whole = b"".join(content)
+        await self.store.write(lambda: self.grow(whole), lambda: self.grow(whole[: len(whole) // 2]))
+        self.busy = False
+        if self.key not in self.store.objects:
+            raise ObjectMissingError(self.key)
+        self.broken = False
+
+    def grow(self, content):
+        if self.key in self.store.objects:
+            self.store.objects[self.key] += content
+
+    async def close(self):
+        assert not self.ended
+        self.ended = True
+        await asyncio.sleep(0.01)
+
+
+class Good:
+    """A lease that holds."""
+
+    def check(self):
+        pass
 
 
 def record(number, parts=(0,), error=None):
@@ -63,29 +128,41 @@ async def on_record(store):
     fresh = Journal(store, "cache", "run")
     found = {}
     for key in await fresh.segments():
-        segment = decode_segment(await store.read(key))
-        numbers = [int.from_bytes(one, "big") for one in segment.keys.to_pylist()]
-        assert numbers == segment.rows.to_pylist()
-        found.update(zip(numbers, segment.answers.column("x").to_pylist(), strict=True))
+        reading = await fresh.read(key)
+        assert not reading.damaged
+        for place, segment in reading.segments:
+            assert (await fresh.segment(place)).keys == segment.keys
+            numbers = [int.from_bytes(one, "big") for one in segment.keys.to_pylist()]
+            assert numbers == segment.rows.to_pylist()
+            found.update(zip(numbers, segment.answers.column("x").to_pylist(), strict=True))
     return found
 
 
+STORES = [
+    pytest.param(1, False, id="1 writer"),
+    pytest.param(2, False, id="2 writers"),
+    pytest.param(8, False, id="8 writers"),
+    pytest.param(1, True, id="logs"),
+]
 appends = st.lists(st.floats(0, 6), min_size=1, max_size=30)
 """When each is asked to be made durable."""
 
 
-@pytest.mark.parametrize("writers", [1, 2, 8])
+@pytest.mark.parametrize(("writers", "has_logs"), STORES)
 @given(
     whens=appends,
     seconds=st.lists(st.floats(0.01, 3), min_size=1, max_size=8),
     failing=st.frozensets(st.integers(0, 12)),
+    log_bytes=st.sampled_from([1, 1_000, 1_000_000]),
 )
-def test_what_is_acknowledged_is_durable_and_a_failure_is_told_to_its_own_appends(writers, whens, seconds, failing):
+def test_what_is_acknowledged_is_durable_and_a_failure_is_told_to_its_own_appends(
+    writers, has_logs, whens, seconds, failing, log_bytes
+):
     """At the moment of each acknowledgement a fresh journal finds the answer; who is not acknowledged is told, and is
     not there: exactly those that lay in a segment that failed.
     """
-    store = Store(writers, seconds, failing)
-    journal = Journal(store, "cache", "run")
+    store = Store(writers, seconds, failing, has_logs)
+    journal = Journal(store, "cache", "run", log_bytes=log_bytes)
     fates = {}
 
     async def append(number, when):
@@ -102,11 +179,13 @@ def test_what_is_acknowledged_is_durable_and_a_failure_is_told_to_its_own_append
     async def all_of_them():
         await asyncio.gather(*(append(number, when) for number, when in enumerate(whens)))
         assert await on_record(store) == {number: number for number, fate in fates.items() if fate is None}
+        await journal.close()
+        assert all(log.ended for log in store.logs)
 
     run_in_virtual_time(all_of_them())
     assert len(fates) == len(whens)
     assert {fate for fate in fates.values() if fate} == {
-        f"creation {number} failed" for number in failing if number < store.begun
+        f"write {number} failed" for number in failing if number < store.begun
     }
     assert store.most_at_once <= writers
 
@@ -130,10 +209,10 @@ def test_a_slow_segment_holds_up_no_other():
     assert (store.begun, store.most_at_once) == (3, 2)
 
 
-def test_a_part_is_dropped_while_segments_are_written():
+@pytest.mark.parametrize("store", [Store(8, [1.0, 1.0, 1.0, 1.0, 3.0]), Store(1, [0.05] * 4 + [3.0], has_logs=True)])
+def test_a_part_is_dropped_while_segments_are_written(store):
     """What only it waited for goes; what other parts wait for, what is being written, and each reason stay."""
-    store = Store(8, [1.0, 1.0, 1.0, 1.0, 3.0])
-    journal = Journal(store, "cache", "run")
+    journal = Journal(store, "cache", "run", log_bytes=1)
 
     async def together():
         await asyncio.gather(
@@ -158,10 +237,10 @@ def test_a_part_is_dropped_while_segments_are_written():
     run_in_virtual_time(together())
 
 
-@pytest.mark.parametrize("writers", [1, 2, 8])
-def test_an_append_right_after_an_acknowledgement_is_written(writers):
+@pytest.mark.parametrize(("writers", "has_logs"), STORES)
+def test_an_append_right_after_an_acknowledgement_is_written(writers, has_logs):
     """Whoever hears of a write may ask for the next one before the writer is gone."""
-    store = Store(writers)
+    store = Store(writers, has_logs=has_logs)
     journal = Journal(store, "cache", "run")
 
     async def one_after_the_other(first):
@@ -173,3 +252,237 @@ def test_an_append_right_after_an_acknowledgement_is_written(writers):
         assert sorted(await on_record(store)) == sorted(10 * i + j for i in range(writers) for j in range(5))
 
     run_in_virtual_time(all_of_them())
+
+
+def logged(**options):
+    """A store that has logs, and a journal on it."""
+    store = Store(1, has_logs=True)
+    return store, Journal(store, "cache", "run", **options)
+
+
+def test_segments_follow_each_other_until_a_log_is_large():
+    """One object for many segments; the next one begins after so many bytes, and the one before is closed."""
+    store, journal = logged()
+    small = len(b"".join(encode_segment([record(0)], "run")))
+
+    async def all_of_them():
+        for number in range(5):
+            await journal.append(record(number))
+        assert len(store.objects) == 1
+        few = Journal(store, "cache", "run", log_bytes=2 * small)
+        few.epoch = "another"
+        for number in range(5, 10):
+            await few.append(record(number))
+        assert [len(content) for content in store.objects.values()] == [5 * small, 2 * small, 2 * small, small]
+        assert await on_record(store) == {number: number for number in range(10)}
+        assert [log.ended for log in store.logs] == [False, True, True, False]
+
+    run_in_virtual_time(all_of_them())
+
+
+def test_after_an_error_a_new_log_begins():
+    """Nobody knows how much of a failed write is there: what was acknowledged before is read, and so is what comes next."""
+    store, journal = logged()
+    store.failing = frozenset({2})
+
+    async def all_of_them():
+        await journal.append(record(0))
+        await journal.append(record(1))
+        with pytest.raises(StorageError, match="write 2 failed"):
+            await journal.append(record(2))
+        await journal.append(record(3))
+        assert await on_record(store) == {0: 0, 1: 1, 3: 3}
+        first, second = [read_segments(key, content) for key, content in store.objects.items()]
+        assert (first.cut, first.damaged, len(first.segments)) == (True, False, 2)
+        assert (second.cut, second.damaged, len(second.segments)) == (False, False, 1)
+        await journal.drop_part(0)
+        assert store.objects == {}
+
+    run_in_virtual_time(all_of_them())
+
+
+def test_a_log_that_somebody_removed_costs_no_answer():
+    """An attempt that took this one for dead: the answer goes into another log, and is acknowledged only then."""
+    store, journal = logged()
+
+    async def all_of_them():
+        await journal.append(record(0))
+        (gone,) = store.objects
+        writing = asyncio.create_task(journal.append(record(1)))
+        await asyncio.sleep(0.5)
+        await store.delete(gone)
+        await asyncio.sleep(1.0)
+        assert not writing.done()
+        await writing
+        assert await on_record(store) == {1: 1}
+        assert gone not in store.objects
+        await journal.append(record(2))
+        assert await on_record(store) == {1: 1, 2: 2}
+        assert len(store.objects) == 1
+
+    run_in_virtual_time(all_of_them())
+
+
+def test_what_is_only_in_finished_parts_goes_with_its_log():
+    """The log that is written, too, which is closed before; the next answer begins another."""
+    store, journal = logged()
+
+    async def all_of_them():
+        await journal.append(record(0, {0, 1}))
+        await journal.append(record(1, {0}))
+        await journal.drop_part(0)
+        assert await on_record(store) == {0: 0, 1: 1}
+        await journal.drop_part(1)
+        assert store.objects == {}
+        assert [log.ended for log in store.logs] == [True]
+        await journal.append(record(2, {2}))
+        assert await on_record(store) == {2: 2}
+
+    run_in_virtual_time(all_of_them())
+
+
+@pytest.mark.parametrize("has_logs", [False, True])
+def test_a_reason_stays_until_the_commit(has_logs):
+    """And what lies in one object with it."""
+    store = Store(1, has_logs=has_logs)
+    journal = Journal(store, "cache", "run")
+
+    async def all_of_them():
+        await journal.append(record(0, {0}, "refused"))
+        await journal.append(record(1, {0}))
+        await journal.drop_part(0)
+        assert await on_record(store) == ({0: 0, 1: 1} if has_logs else {0: 0})
+        await journal.drop(await journal.segments(), Good())
+        assert store.objects == {}
+
+    run_in_virtual_time(all_of_them())
+
+
+def test_a_log_that_has_grown_since_it_was_read_stays():
+    """Somebody who was frozen woke up and kept an answer in it; what has not grown goes, whoever wrote it."""
+    store, frozen = logged()
+    frozen.epoch = "00000001-frozen"
+    other, newer = Journal(store, "cache", "run"), Journal(store, "cache", "run")
+    other.epoch, newer.epoch = "00000002-other", "00000003-newer"
+
+    async def all_of_them():
+        await frozen.append(record(0))
+        await other.append(record(1))
+        before = await newer.segments()
+        for key in before:
+            await newer.read(key)
+        await frozen.append(record(2))
+        await newer.append(record(3))
+        await newer.drop(await newer.segments(), Good())
+        assert await on_record(store) == {0: 0, 2: 2}
+        assert store.logs[-1].ended
+        await frozen.append(record(4))
+        assert await on_record(store) == {0: 0, 2: 2, 4: 4}
+
+    run_in_virtual_time(all_of_them())
+
+
+def test_what_is_being_written_at_the_end_is_there():
+    """Whoever waited for it was given up; the log is closed after it, not under it."""
+    store, journal = logged()
+    store.seconds = [0.5]
+
+    async def all_of_them():
+        given_up = [asyncio.create_task(journal.append(record(number))) for number in range(2)]
+        await asyncio.sleep(0.1)
+        for one in given_up:
+            one.cancel()
+        await asyncio.gather(*given_up, return_exceptions=True)
+        await journal.close()
+        assert [log.ended for log in store.logs] == [True]
+        assert await on_record(store) == {0: 0, 1: 1}
+        await journal.close()
+
+    run_in_virtual_time(all_of_them())
+
+
+def test_the_end_does_not_wait_for_ever():
+    """For a store that does not answer, a second, and no longer."""
+    store = Store(8, [1000.0])
+    journal = Journal(store, "cache", "run")
+
+    async def all_of_them():
+        given_up = asyncio.create_task(journal.append(record(0)))
+        await asyncio.sleep(0.1)
+        given_up.cancel()
+        await journal.close()
+        assert asyncio.get_running_loop().time() < 1002.0
+
+    run_in_virtual_time(all_of_them())
+
+
+MAGIC = encode_segment([record(0)], "run")[0][:4]
+blobs = st.lists(
+    st.one_of(
+        st.binary(max_size=20),
+        st.sampled_from([MAGIC, MAGIC * 5, MAGIC + bytes(12), MAGIC + b"\xff" * 12]),
+        st.integers(0, 200).map(lambda size: MAGIC + bytes(4) + size.to_bytes(8, "little") + bytes(size)),
+    ),
+    min_size=1,
+    max_size=4,
+)
+"""Answers, and among them some that look as if a segment began there."""
+
+
+@given(st.lists(blobs, min_size=1, max_size=6), st.data())
+def test_whatever_happens_to_one_segment_all_others_are_read(answers, data):
+    """The end of an object may be missing, and a byte of it changed, wherever they are: exactly what that has not touched is
+    read. What is cut is not called damaged, unless the length that it names is what was changed.
+    """
+    pieces = [b"".join(encode_segment([_blobs(i, some)], "run")) for i, some in enumerate(answers)]
+    starts = [sum(map(len, pieces[:i])) for i in range(len(pieces) + 1)]
+    whole = b"".join(pieces)
+    kept = data.draw(st.one_of(st.just(len(whole)), st.integers(0, len(whole)), st.sampled_from(starts)), "kept")
+    content = bytearray(whole[:kept])
+    flipped = data.draw(st.one_of(st.none(), st.integers(0, kept - 1)) if kept else st.none(), "flipped")
+    if flipped is not None:
+        content[flipped] ^= data.draw(st.integers(1, 255), "bits")
+    reading = read_segments("key", bytes(content))
+    bounds = list(pairwise(starts))
+    touched = next((i for i, (start, end) in enumerate(bounds) if flipped is not None and start <= flipped < end), None)
+    sound = [i for i, (_, end) in enumerate(bounds) if end <= kept and i != touched]
+    assert [place for place, _ in reading.segments] == [Place("key", *bounds[i]) for i in sound]
+    for i, (place, segment) in zip(sound, reading.segments, strict=True):
+        again = decode_segment(bytes(content[place.start : place.end]))
+        for one in (segment, again):
+            assert one.run_key == "run"
+            assert one.rows.to_pylist() == [i] * len(answers[i])
+            assert one.answers.column("x").to_pylist() == answers[i]
+    cut = kept not in starts
+    if touched is None:
+        assert (reading.cut, reading.damaged) == (cut, False)
+    elif touched < max(sound, default=-1):
+        assert (reading.cut, reading.damaged) == (cut, True)
+    elif 8 <= flipped - bounds[touched][0] < 16:
+        assert reading.cut is not reading.damaged
+    else:  # nothing whole follows, so what was cut cannot be told from what was damaged before it
+        cut = bounds[touched][1] > kept
+        assert (reading.cut, reading.damaged) == (cut, not cut)
+
+
+def _blobs(number, blobs):
+    columns = pa.record_batch({"x": pa.array(blobs, pa.binary())})
+    return Record(
+        [bytes([i]) * 16 for i in range(len(blobs))], [number] * len(blobs), columns, [None] * len(blobs), frozenset()
+    )
+
+
+def test_what_a_disk_fills_up_with_zeros_is_no_damage():
+    """Room that was made for a segment before the power went."""
+    sound = b"".join(encode_segment([record(7)], "run"))
+    reading = read_segments("key", sound + bytes(4096))
+    assert (len(reading.segments), reading.cut, reading.damaged) == (1, True, False)
+    assert read_segments("key", b"") == ([], False, False)
+
+
+def test_an_answer_that_looks_like_an_empty_segment_is_none():
+    """Four letters and zeros, as Arrow fills up with them: the checksum of nothing is right."""
+    sound = b"".join(encode_segment([_blobs(0, [MAGIC + bytes(12)])], "run"))
+    reading = read_segments("key", bytes([sound[0] ^ 1]) + sound[1:] + sound)
+    assert [place for place, _ in reading.segments] == [Place("key", len(sound), 2 * len(sound))]
+    assert (reading.cut, reading.damaged) == (False, True)

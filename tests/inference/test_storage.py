@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
+import resource
+import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -170,6 +175,55 @@ def test_a_folder_is_forgotten_when_it_is_empty(storage, tmp_path):
     assert _run(storage.list_keys("run/seals")) == ["run/seals/3"]
 
 
+def test_a_range_is_read(storage):
+    """From one place to another, or to the end."""
+    _run(storage.create("k", b"0123456789"))
+    assert _run(storage.read("k", 2, 5)) == b"234"
+    assert _run(storage.read("k", 7)) == b"789"
+    assert _run(storage.read("k", 0, 10)) == b"0123456789"
+
+
+def test_what_has_not_grown_is_deleted(storage):
+    """And it is no error when it is gone already."""
+    _run(storage.create("folder/k", b"content"))
+    for _ in range(2):
+        _run(storage.delete_unless_grown("folder/k", 7))
+        assert _run(storage.list_keys("folder")) == []
+    _run(storage.delete_unless_grown("nowhere/k", 7))
+
+
+def test_a_log_grows(storage):
+    """What was appended is there, in order, at once; its name is taken, and what has grown is not deleted."""
+
+    async def all_of_it():
+        log = await storage.start_log("logs/one")
+        if log is None:
+            assert not isinstance(storage, LocalStorage)
+            return
+        assert storage.writers == 1
+        assert await storage.read("logs/one") == b""
+        await log.append(b"first", b"", memoryview(b", second"))
+        assert await storage.read("logs/one") == b"first, second"
+        await storage.delete_unless_grown("logs/one", 5)
+        await log.append(b"; third")
+        assert await storage.read("logs/one") == b"first, second; third"
+        assert await storage.read("logs/one", 7, 13) == b"second"
+        assert await storage.list_keys("logs") == ["logs/one"]
+        with pytest.raises(ObjectExistsError, match="exists already"):
+            await storage.start_log("logs/one")
+        with pytest.raises(ObjectExistsError):
+            await storage.create("logs/one", b"other")
+        for _ in range(2):
+            await log.close()
+        with pytest.raises(StorageError, match="is closed"):
+            await log.append(b"too late")
+        assert await storage.read("logs/one") == b"first, second; third"
+        await storage.delete_unless_grown("logs/one", 20)
+        assert await storage.list_keys("logs") == []
+
+    _run(all_of_it())
+
+
 @pytest.mark.parametrize("key", ["../out", "/etc/passwd", "a/../../b", "a//b", "./a", ""])
 def test_keys_stay_below_the_root(storage, key):
     """No key leads out of the state folder."""
@@ -309,8 +363,188 @@ class Refusing(Posix):
         return refuse
 
 
+class Hiding(Posix):
+    """A mount that keeps a file as long as it is open, under a name of its own: NFS, FUSE."""
+
+    def unlink(self, path):
+        path.rename(path.with_name(f".nfs-{path.name}"))
+
+
+class Stale(Posix):
+    """A mount that knows nothing any more of a file that another machine removed."""
+
+    def write(self, descriptor, content):
+        if not os.fstat(descriptor).st_nlink:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        super().write(descriptor, content)
+
+
+class Slow(Posix):
+    """A disk that waits for a word before it writes."""
+
+    def __init__(self):
+        self.began, self.go = threading.Event(), threading.Event()
+        self.closed = []
+
+    def write(self, descriptor, content):
+        self.began.set()
+        assert self.go.wait(30.0)
+        super().write(descriptor, content)
+
+    def close(self, descriptor):
+        self.closed.append(descriptor)
+        super().close(descriptor)
+
+
+class TestLogs:
+    """Files that grow."""
+
+    def _storage(self, tmp_path, disk=None):
+        return LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False, disk=disk)
+
+    @pytest.mark.parametrize("disk", [Posix, Hiding, Stale])
+    def test_a_log_that_was_removed_says_so(self, tmp_path, disk):
+        """Whatever the disk shows of a file that is gone and still open; nothing is acknowledged that nobody can find."""
+        storage = self._storage(tmp_path, disk())
+
+        async def all_of_it():
+            log = await storage.start_log("logs/one")
+            await log.append(b"first")
+            await storage.delete("logs/one")
+            with pytest.raises(ObjectMissingError, match="logs/one was removed while it was written"):
+                await log.append(b"second")
+            await log.close()
+            assert await storage.list_keys("logs") in ([], ["logs/.nfs-one"])
+
+        _run(all_of_it())
+
+    def test_a_log_is_for_its_owner_and_group(self, tmp_path):
+        """0640 in folders of 0750, whatever the umask leaves."""
+        before = os.umask(0)
+        try:
+            _run(_begin(self._storage(tmp_path), "logs/one"))
+        finally:
+            os.umask(before)
+        state = tmp_path / "_data.inference"
+        modes = [stat.S_IMODE((state / path).stat().st_mode) for path in (".", "logs", "logs/one")]
+        assert modes == [0o750, 0o750, 0o640]
+
+    @pytest.mark.parametrize("hanging", [False, True])
+    def test_a_log_is_not_begun_through_a_link(self, tmp_path, hanging):
+        """Neither in place of its folder nor of itself."""
+        storage = self._storage(tmp_path)
+        _run(storage.create("logs/other", b"x"))
+        victim = tmp_path / "victim"
+        if not hanging:
+            victim.write_bytes(b"precious")
+        (tmp_path / "_data.inference" / "logs" / "one").symlink_to(victim)
+        with pytest.raises(ObjectExistsError):
+            _run(storage.start_log("logs/one"))
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "_data.inference" / "linked").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(StorageError, match="state is not written through one"):
+            _run(storage.start_log("linked/one"))
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+        assert hanging is not victim.exists()
+
+    def test_who_is_cancelled_leaves_a_log_that_is_whole(self, tmp_path):
+        """The thread goes on writing: the log is closed after that, once, and never under it, and then takes nothing more."""
+        disk = Slow()
+        storage = self._storage(tmp_path, disk)
+
+        async def all_of_it():
+            log = await storage.start_log("logs/one")
+            disk.closed.clear()
+            writing = asyncio.create_task(log.append(b"whole"))
+            await asyncio.to_thread(disk.began.wait, 30.0)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            closing = asyncio.create_task(log.close())
+            await asyncio.sleep(0.05)
+            assert disk.closed == []
+            disk.go.set()
+            await closing
+            (number,) = disk.closed
+            other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
+            if other != number:
+                os.dup2(other, number)  # the number is another file's now
+            with pytest.raises(StorageError, match="is closed"):
+                await log.append(b"more")
+            await log.close()
+            for one in {other, number}:
+                os.close(one)
+            assert (tmp_path / "other").read_bytes() == b""
+            assert await storage.read("logs/one") == b"whole"
+
+        _run(all_of_it())
+
+    def test_an_error_at_the_end_tells_nothing(self, tmp_path):
+        """What was acknowledged is synced, so that a disk that fails to close a log has lost no answer."""
+        disk = Refusing("close", errno.EIO)
+        storage = self._storage(tmp_path, disk)
+
+        async def all_of_it():
+            log = await storage.start_log("logs/one")
+            await log.append(b"content")
+            disk.broken = True
+            for _ in range(2):
+                await log.close()
+            assert await storage.read("logs/one") == b"content"
+
+        _run(all_of_it())
+
+
+class TestWrite:
+    """A system may take less than it is given, and takes no more than so many pieces at a time."""
+
+    @pytest.mark.parametrize("pieces", [[], [b""], [b"", b"a", b"", b"bc", b""], [b"x" * (i % 7) for i in range(2000)]])
+    def test_all_pieces_arrive(self, tmp_path, pieces):
+        """In order, however many, and the empty ones do no harm."""
+        disk = Posix()
+        descriptor = disk.create(tmp_path / "file")
+        disk.write(descriptor, pieces)
+        disk.write(descriptor, [memoryview(b"end")])
+        disk.close(descriptor)
+        assert (tmp_path / "file").read_bytes() == b"".join(pieces) + b"end"
+
+    def test_what_a_system_takes_in_turns_arrives(self, tmp_path, monkeypatch):
+        """Wherever each turn ends: within a piece, at its end, after a single byte."""
+        most, given_at_once = itertools.cycle([1, 4097, 100_000, 36, 1, 2]), []
+
+        def some(descriptor, pieces):
+            given_at_once.append(len(pieces))
+            return os.write(descriptor, b"".join(pieces)[: next(most)])
+
+        monkeypatch.setattr(os, "writev", some)
+        disk, pieces = Posix(), [bytes([i % 251]) * (i * 37 % 500) for i in range(3000)]
+        descriptor = disk.create(tmp_path / "file")
+        disk.write(descriptor, pieces)
+        disk.close(descriptor)
+        assert (tmp_path / "file").read_bytes() == b"".join(pieces)
+        assert max(given_at_once) <= os.sysconf("SC_IOV_MAX")
+
+    def test_what_does_not_fit_is_told(self, tmp_path):
+        """What a limit on files lets through first is there, and the rest is an error, not left out."""
+        disk = Posix()
+        descriptor = disk.create(tmp_path / "file")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                disk.write(descriptor, [b"a" * 600, b"b" * 600])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            disk.close(descriptor)
+        assert (tmp_path / "file").read_bytes() == b"a" * 600 + b"b" * 400
+
+
+async def _begin(storage, key):
+    await (await storage.start_log(key)).close()
+
+
 CHANGES = {
     "create": lambda storage, folder: storage.create("new/k", b"content"),
+    "start_log": lambda storage, folder: _begin(storage, "new/k"),
     "replace": lambda storage, folder: storage.replace("old", b"content"),
     "create_from": lambda storage, folder: storage.create_from("parts/k", folder / "part"),
     "copy": lambda storage, folder: storage.copy("old", "new/k"),
@@ -319,6 +553,7 @@ CHANGES = {
 }
 CALLS = {
     "create": ("make_folder", "create", "write", "sync", "link"),
+    "start_log": ("make_folder", "create", "sync"),
     "replace": ("create", "write", "sync", "rename"),
     "create_from": ("make_folder", "sync", "link"),
     "copy": ("make_folder", "sync", "link"),
@@ -358,13 +593,61 @@ class TestRefusal:
             assert list(tmp_path.rglob(".tmp-*")) == []
         if change not in {"delete", "replace"}:
             assert _run(storage.read("old")) == b"old"
-        whole = {"new": {b"content", b"old"}, "parts": {b"part"}}
+        whole = {"new": {b"content", b"old", b""}, "parts": {b"part"}}
         for folder, contents in whole.items():
             for key in _run(storage.list_keys(folder)):
                 assert _run(storage.read(key)) in contents
         disk.broken = False
         (tmp_path / "part").write_bytes(b"part")
         _run(CHANGES[change](storage, tmp_path))
+
+    @pytest.mark.parametrize("number", [*WORDS, errno.EIO])
+    @pytest.mark.parametrize("call", ["write", "sync"])
+    def test_every_append_that_a_disk_refuses_is_told(self, tmp_path, call, number):
+        """What was appended before is there, and another log takes what comes next."""
+        disk = Refusing(call, number)
+        storage = LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False, disk=disk)
+        words = WORDS.get(number, r"cannot be written: .* \(in {place}\)").format(place="the state folder")
+
+        async def all_of_it():
+            log = await storage.start_log("logs/one")
+            await log.append(b"before")
+            disk.broken = True
+            with pytest.raises((StorageError, StorageRefusedError), match=words) as told:
+                await log.append(b"after")
+            assert told.type is (StorageError if number == errno.EIO else StorageRefusedError)
+            assert str(tmp_path / "_data.inference" / "logs" / "one") in str(told.value)
+            assert "what was answered is kept" in str(told.value)
+            await log.close()
+            disk.broken = False
+            assert await storage.read("logs/one", 0, 6) == b"before"
+            another = await storage.start_log("logs/two")
+            await another.append(b"after")
+            await another.close()
+            assert await storage.read("logs/two") == b"after"
+
+        _run(all_of_it())
+
+    @pytest.mark.parametrize("call", ["create", "sync"])
+    def test_a_log_that_is_refused_leaves_nothing_open(self, tmp_path, call):
+        """However often it is tried."""
+        disk = Refusing(call, errno.EIO)
+        storage = LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False, disk=disk)
+        _run(storage.create("logs/other", b"x"))
+        disk.broken = True
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for number in range(10):
+            with pytest.raises(StorageError):
+                _run(storage.start_log(f"logs/{number}"))
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    def test_what_may_not_be_looked_at_is_told(self, tmp_path, closed):
+        """Also where only a size is wanted."""
+        storage = LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False)
+        _run(storage.create("k", b"content"))
+        with closed(tmp_path), pytest.raises(StorageRefusedError, match="give the worker's user write access"):
+            _run(storage.delete_unless_grown("k", 7))
+        assert _run(storage.read("k")) == b"content"
 
     @pytest.mark.parametrize("ask", ["read", "open", "modified", "list_keys", "published"])
     def test_what_may_not_be_read_is_told(self, tmp_path, closed, ask):

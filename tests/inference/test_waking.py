@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_modelstudio.inference.errors import InputChangedError, StorageError, SupersededError
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
-from tests.inference.fakes import Scripted
+from tests.inference.fakes import Scripted, http
 from tests.inference.virtual_time import run_in_virtual_time
 
 OLD = [f"old {i}" for i in range(30)]
@@ -165,6 +165,49 @@ def test_answers_that_come_while_another_run_works_are_kept(place):
     run(place, service)
     place.check(OLD)
     assert set(service.billed) == set(OLD[20:])
+
+
+def test_what_one_that_woke_up_kept_in_its_log_is_found(place):
+    """Frozen with a request in flight, whose row was refused when the newer try asked: the log that the newer try had read has
+    grown since, so it outlives the commit, and the next run has the answer from there.
+    """
+    place.write(OLD)
+    last = OLD[-1]
+
+    async def both():
+        woken = asyncio.Event()
+
+        async def slowly(texts):
+            await (woken.wait() if last in texts else asyncio.sleep(1e6))
+
+        late = Scripted(lambda number, texts: None if OLD[0] in texts else slowly(texts))
+        first = asyncio.create_task(start(place, service=late, owner="one"))
+        await asyncio.sleep(1.0)
+        (log,) = place.state.glob("*/journal/*.seg")
+        before = log.stat().st_size
+
+        async def refused(texts):
+            if not woken.is_set():
+                woken.set()
+                await asyncio.sleep(1.0)
+            return http(400, "data_inspection_failed", upstream=400) if last in texts else None
+
+        second = await start(place, service=Scripted(lambda number, texts: refused(texts)), owner="one")
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        return second, log, before
+
+    second, log, before = run_in_virtual_time(both())
+    assert (second.embedded, second.failed) == (len(OLD) - 1, 1)
+    place.check(OLD, failed={last})
+    assert list(place.state.glob("*/journal/*.seg")) == [log]
+    assert log.stat().st_size > before
+    place.write([*OLD, "one more"])
+    service = Scripted()
+    run(place, service)
+    place.check([*OLD, "one more"])
+    assert service.billed == {"one more": 1}
+    assert list(place.state.glob("*/journal/*.seg")) == []
 
 
 def test_a_state_folder_without_its_epochs_goes_on(place):

@@ -113,7 +113,7 @@ class Storage(Protocol):
 
     @property
     def writers(self) -> int:
-        """How many objects are worth being created at a time."""
+        """How many objects are worth being created at a time; 1 where there are logs."""
 
     @property
     def destination(self) -> str:

@@ -37,7 +37,7 @@ class LocalStorage:
     """Objects on a POSIX file system.
 
     A new object is written to a temporary file, synced, and linked to its name: ``link`` fails when the name is taken,
-    and nobody ever sees a part of the bytes.
+    and nobody ever sees a part of the bytes. A log is written under its name from the start, and grows.
     Folders are synced after each change, so that what was acknowledged survives a power cut.
 
     :param root: folder of the objects; made when the first object is created.
@@ -323,12 +323,9 @@ class LocalStorage:
 
     def _delete_unless_grown(self, key: str, size: int) -> None:
         path = self._path(key)
-        try:
-            grown = path.lstat().st_size > size
-        except FileNotFoundError:
-            grown = False
-        if not grown:
-            self._delete([key])
+        with self._told(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if path.lstat().st_size <= size:
+                self._delete([key])
 
     def _forget_folder(self, prefix: str) -> None:
         folder = self._path(prefix)

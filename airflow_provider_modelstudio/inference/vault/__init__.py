@@ -4,7 +4,7 @@ Layout below the state folder, which lies beside the dataset and never in it::
 
     epoch/00000003-<attempt>                     who holds attempt 3 at this destination
     lease/00000003-<attempt>                     until when it may spend
-    <cache_key>/journal/e00000003-<attempt>-00000017.seg   answers, in the order they came; created once
+    <cache_key>/journal/e00000003-<attempt>-00000017.seg   answers, in the order they came: a segment, or a log of many
     <cache_key>/runs/<run_key>/plan.json         pinned inputs; created once
     <cache_key>/runs/<run_key>/spent/00000003-<attempt>   how many requests and tokens attempt 3 may have sent
     <cache_key>/runs/<run_key>/parts/…           output files, named by their content; created once

@@ -39,6 +39,7 @@ _HEADER = struct.Struct("<4sIQ")
 KEY_TYPE = pa.binary(16)
 LOG_BYTES = 16 * 1024 * 1024
 """After which a new log begins: what is in none but finished parts goes a whole log at a time."""
+_CLOSE_SECONDS = 1.0
 _COMMIT = -1
 """Stands for the commit among the parts that a log waits for."""
 
@@ -132,7 +133,8 @@ def decode_segment(content: bytes | memoryview) -> Segment | None:
         return None
     magic, checksum, size = _HEADER.unpack_from(content)
     body = memoryview(content)[_HEADER.size :]
-    if magic != _MAGIC or size != body.nbytes or zlib.crc32(body) != checksum:
+    # The checksum of nothing is 0, and an answer may well hold the four letters before zeros.
+    if magic != _MAGIC or not 0 < size == body.nbytes or zlib.crc32(body) != checksum:
         return None
     with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
         batch = reader.read_next_batch()
@@ -284,7 +286,9 @@ class Journal:
             await log.close()
 
     async def close(self) -> None:
-        """Nothing more will be appended."""
+        """Nothing more will be appended. Who waited for what is being written has given up; it is paid for all the same."""
+        if self._flushing:
+            await asyncio.wait(self._flushing, timeout=_CLOSE_SECONDS)
         await self._end_log()
 
     async def drop_part(self, part: int) -> None:
