@@ -88,40 +88,25 @@ class Connector:
         first = self._proxy or self._target
         addresses = await self._addresses(loop, first.hostname or "", first.port or _PORTS[first.scheme])
         connected = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS, loop=loop)
-        opening, connection = _Opening(loop), HttpConnection(loop, on_lost)
+        opening = _Opening(loop)
         transport, _ = await loop.create_connection(lambda: opening, sock=connected)
+        connection = HttpConnection(loop, transport, on_lost)
         try:
-            if self._proxy:
-                if self._proxy.scheme == "https":
-                    transport = await self._encrypted(loop, transport, opening, self._proxy)
-                await opening.tunnel(transport, _tunnel_request(self._target, self._proxy))
-            if self._tls:
-                transport = await self._encrypted(loop, transport, connection, self._target)
-            else:
+            if self._tls is None:
                 transport.set_protocol(connection)
+            else:
+                if self._proxy is not None:
+                    if self._proxy.scheme == "https":
+                        transport = await _encrypted(loop, transport, opening, self._tls, self._proxy)
+                    await opening.tunnel(transport, _tunnel_request(self._target, self._proxy))
+                transport = await _encrypted(loop, transport, connection, self._tls, self._target)
+                connection.transport = transport
         except BaseException:
             transport.abort()
             raise
         if transport.is_closing():
             raise ConnectionResetError
-        connection.transport = transport
         return connection
-
-    async def _encrypted(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        transport: asyncio.Transport,
-        protocol: asyncio.Protocol,
-        whose: SplitResult,
-    ) -> asyncio.Transport:
-        if transport.is_closing():
-            raise ConnectionResetError
-        assert self._tls is not None  # noqa: S101  # for the type checker: nobody else is asked by TLS
-        host = (whose.hostname or "").rstrip(".")
-        encrypted = await loop.start_tls(transport, protocol, self._tls, server_hostname=host)
-        if encrypted is None:
-            raise ConnectionResetError
-        return encrypted
 
     async def _addresses(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Any]:
         """Where ``host`` is now. Connections that are opened at the same time share one look."""
@@ -149,7 +134,6 @@ class _Opening(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._transport: asyncio.BaseTransport | None = None
         self._opened: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -170,8 +154,7 @@ class _Opening(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """The proxy's answer, or what nobody has asked for."""
         if self._opened is None or self._opened.done():
-            assert isinstance(self._transport, asyncio.Transport)  # noqa: S101  # for the type checker
-            self._transport.abort()
+            self._transport.close()
             return
         self._read += len(data)
         try:
@@ -198,6 +181,23 @@ class _Opening(asyncio.Protocol):
             self._opened.set_result(None)
         else:
             self._opened.set_exception(error)
+
+
+async def _encrypted(
+    loop: asyncio.AbstractEventLoop,
+    transport: asyncio.Transport,
+    protocol: asyncio.Protocol,
+    tls: ssl.SSLContext,
+    whose: SplitResult,
+) -> asyncio.Transport:
+    """``transport`` with TLS over it, once the other side has proved to be who the URL names."""
+    if transport.is_closing():
+        raise ConnectionResetError
+    host = (whose.hostname or "").rstrip(".")
+    encrypted = await loop.start_tls(transport, protocol, tls, server_hostname=host)
+    if encrypted is None:  # asyncio's way to say that it was closed meanwhile
+        raise ConnectionResetError
+    return encrypted
 
 
 def _refused() -> ExchangeError:

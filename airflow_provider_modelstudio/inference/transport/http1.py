@@ -33,15 +33,19 @@ def new_parser(reader: object) -> HttpResponseParser:
 
 
 class HttpConnection(asyncio.Protocol):
-    """A connection to who answers. Whoever made it gives it its ``transport``.
+    """A connection to who answers, over a ``transport`` that may be exchanged for one with TLS before the first question.
 
-    After a failure, a cancelled question, or anything that comes unasked it is ``closed``, and takes no question.
+    After a failure, a question that was given up, or anything that comes unasked it is ``closed``, and takes no question.
     ``on_lost``: called once when nothing of it is open any more.
     """
 
-    transport: asyncio.Transport
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[HttpConnection], object]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: asyncio.Transport,
+        on_lost: Callable[[HttpConnection], object],
+    ) -> None:
+        self.transport = transport
         self.closed = False
         self.idle_since = 0.0
         """By the loop's clock; kept by whoever pools it."""
@@ -138,6 +142,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is read."""
+        if self._whole:
+            return
         status = self._parser.get_status_code()
         if status < _FIRST_FINAL and status != _SWITCHING_PROTOCOLS:
             self._headers = {}
@@ -149,6 +155,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_body(self, chunk: bytes) -> None:
         """Some of the body."""
+        if self._whole:
+            return
         self._silence = 0
         self._room -= len(chunk)
         if self._room >= 0:
@@ -197,11 +205,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _lasts_to_the_end(self) -> bool:
         """Whether the end of the connection is the end of the body: nothing else was to tell it."""
-        if not self._status:
-            return False
-        if "transfer-encoding" in self._headers:
-            return not self._headers["transfer-encoding"].lower().endswith("chunked")
-        return "content-length" not in self._headers
+        return self._status > 0 and not {"content-length", "transfer-encoding"} & self._headers.keys()
 
     def _damage(self) -> ExchangeError:
         if self._status:
