@@ -89,7 +89,7 @@ $(VENV)/ui.stamp: $(VENV)/dev.stamp
 # Users may have either major version of the Elasticsearch client, and an environment holds only one of them.
 $(VENV)/client8.stamp: $(VENV)/dev.stamp
 	@rm -rf $(VENV)/client8
-	$(call install,--target $(VENV)/client8 'elasticsearch[async]>=8.17$(comma)<9')
+	$(call install,--target $(VENV)/client8 'elasticsearch>=8.17$(comma)<9')
 	@touch $@
 
 # Of what Airflow itself needs, the newest that the oldest Airflow runs with.

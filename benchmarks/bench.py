@@ -85,7 +85,7 @@ def machine(peers: Path | None) -> dict[str, str]:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{len(os.sched_getaffinity(0))} cores ({models[0].partition(':')[2].strip() if models else 'unknown'})",
         "Python": platform.python_version(),
-        **{name: version(name) for name in ("apache-airflow", "pyarrow", "numpy", "elastic-transport", "aiohttp")},
+        **{name: version(name) for name in ("apache-airflow", "pyarrow", "numpy", "uvloop", "httptools")},
     }
     if peers is not None:
         program = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in ('daft', 'elasticsearch')}))"

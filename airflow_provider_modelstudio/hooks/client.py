@@ -127,7 +127,6 @@ def make_client(config: ClusterConfig) -> Elasticsearch:
         host=config.host,
         port=parts.port or 0,
         path_prefix=parts.path,
-        connections_per_node=config.connections,
         ssl_context=tls_context(config) if parts.scheme == "https" else None,
         _extras={_PROXY: config.proxy},
     )

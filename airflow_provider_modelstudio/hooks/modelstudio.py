@@ -95,9 +95,9 @@ class ModelStudioHook(BaseHook):
         """See :attr:`conn`."""
         return self.conn
 
-    def transport(self, concurrency: int) -> ElasticTransport:
-        """The way for many questions at once, up to ``concurrency``. Close it in the event loop that used it."""
-        return ElasticTransport(replace(self.fields.cluster, connections=concurrency))
+    def transport(self) -> ElasticTransport:
+        """The way for many questions at once. Close it in the event loop that used it."""
+        return ElasticTransport(self.fields.cluster)
 
     def infer(
         self,

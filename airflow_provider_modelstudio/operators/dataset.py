@@ -305,7 +305,7 @@ class InferenceOperator(BaseOperator):
         )
         if not only_estimate and (summary := await served(storage, options)) is not None:
             return summary
-        transport = hook.transport(options.limits.max_concurrency)
+        transport = hook.transport()
         try:
             facts = await self._look(transport, task)
             looks.append(identity(facts))

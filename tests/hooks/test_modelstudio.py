@@ -261,13 +261,12 @@ def test_wrong_field_names_the_connection(hook_to):
 
 
 def test_transport_speaks_to_the_same_cluster(serve, hook_to):
-    """transport() carries the connection's values, and as many connections as it is asked for."""
+    """transport() carries the connection's values."""
     server = serve(saying(reply(200, ANSWER)))
     hook = hook_to(server, login="elastic", password=PASSWORD, extra={"request_timeout": 7})
 
     async def main() -> bytes:
-        transport = hook.transport(concurrency=77)
-        assert transport.config.connections == 77
+        transport = hook.transport()
         try:
             return (await transport.infer("rerank", "x", b"{}", expect_bytes=10)).body
         finally:

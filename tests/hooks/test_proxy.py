@@ -22,7 +22,7 @@ LOGIN = "me:proxy-canary-1"
 
 def infer(hook: ModelStudioHook) -> bytes:
     async def main() -> bytes:
-        transport = hook.transport(2)
+        transport = hook.transport()
         try:
             return (await transport.infer("rerank", "x", b"{}", expect_bytes=10)).body
         finally:

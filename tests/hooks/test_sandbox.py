@@ -67,7 +67,7 @@ def test_each_form_by_the_transport(sandbox, hook_to, media):
     hook = hook_to(sandbox.url, login="elastic", password=PASSWORD, extra={"media_type": media})
 
     async def main() -> tuple[bool, str, int]:
-        transport = hook.transport(4)
+        transport = hook.transport()
         try:
             facts = await transport.describe("text_embedding", "bailian_embeddings")
             body = json.dumps({"input": ["one", "two"]}).encode()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
+import uvloop
 
 from airflow_provider_modelstudio.inference.transport import ElasticTransport
 from airflow_provider_modelstudio.inference.transport.address import ApiKey, ClusterConfig
@@ -31,9 +32,16 @@ def serve() -> Iterator[Callable[..., Loopback]]:
         yield start
 
 
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loops(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Makes loops of a kind: the engine runs on uvloop, whoever calls the transport by hand on asyncio's."""
+    factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+    return cast("Callable[[], asyncio.AbstractEventLoop]", factory)
+
+
 @pytest.fixture
-def talk() -> Callable[..., Any]:
-    """Runs one conversation over a fresh transport, and closes it."""
+def talk(loops: Callable[[], asyncio.AbstractEventLoop]) -> Callable[..., Any]:
+    """Runs one conversation over a fresh transport, and closes it; on loops of each kind."""
 
     def run(server: Loopback, conversation: Callable[[ElasticTransport], Awaitable[T]], **settings: Any) -> T:
         config = ClusterConfig(**{"url": server.url, "auth": ApiKey(KEY), **settings})
@@ -45,6 +53,7 @@ def talk() -> Callable[..., Any]:
             finally:
                 await transport.aclose()
 
-        return asyncio.run(main())
+        with asyncio.Runner(loop_factory=loops) as runner:
+            return runner.run(main())
 
     return run

@@ -72,6 +72,7 @@ def by_path(**answers: bytes) -> Handler:
 class Loopback:
     handler: Handler
     tls: ssl.SSLContext | None = None
+    host: str = "127.0.0.1"
     greeting: bytes = b""
     """Sent to whoever connects, before anything is read."""
     received: list[Received] = field(default_factory=list)
@@ -86,7 +87,7 @@ class Loopback:
         self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
         self.port = self._server.sockets[0].getsockname()[1]
         scheme = "https" if self.tls else "http"
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.url = f"{scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -100,7 +101,7 @@ class Loopback:
         return [one for one in self.received if one.method == "POST"]
 
     async def _start(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls, backlog=512)
+        return await asyncio.start_server(self._serve, self.host, 0, ssl=self.tls, backlog=512)
 
     async def _stop(self) -> None:
         self._server.close()

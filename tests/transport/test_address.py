@@ -214,8 +214,6 @@ def test_refused_url_is_not_quoted():
         ("request_timeout", float("nan")),
         ("connect_timeout", 0),
         ("connect_timeout", float("inf")),
-        ("connections", 0),
-        ("connections", 5000),
         ("media_type", "yaml"),
     ],
 )

@@ -327,7 +327,7 @@ def test_128_questions_are_in_flight_at_once(serve, talk):
     async def many(transport: ElasticTransport) -> int:
         return len(await asyncio.gather(*(infer(transport) for _ in range(128))))
 
-    assert talk(server, many, connections=128) == 128
+    assert talk(server, many) == 128
     assert server.most_in_flight == 128
 
 

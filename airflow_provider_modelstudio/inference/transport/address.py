@@ -35,8 +35,6 @@ SHORTEST_SECRET = 8
 LONGEST_WAIT_SECONDS = 3600.0
 """Of the server's timeout: the longest that any model host is documented to take."""
 
-MOST_CONNECTIONS = 1024
-
 _METADATA_NAMES = frozenset(
     {
         "instance-data",
@@ -328,8 +326,6 @@ class ClusterConfig:
     """Seconds that Elasticsearch may wait for the model; sent along with each question."""
     round_trip: float = 15.0
     """Seconds that we wait longer than Elasticsearch, so that the layer nearest the bill gives up first."""
-    connections: int = 10
-    """Most connections open at a time; requests beyond it queue."""
     media: Literal["auto", "json", "cbor"] = "auto"
     """Form of the answers; ``auto``: CBOR where a free call shows that the server speaks it."""
     allow_http: bool = False
@@ -347,8 +343,6 @@ class ClusterConfig:
             raise ConfigurationError(f"round_trip must not be negative: {self.round_trip:g} seconds")
         if not 0 < self.connect_timeout <= LONGEST_WAIT_SECONDS:
             raise ConfigurationError(f"connect_timeout must be above 0 and at most {LONGEST_WAIT_SECONDS:g} seconds")
-        if not 1 <= self.connections <= MOST_CONNECTIONS:
-            raise ConfigurationError(f"connections must be between 1 and {MOST_CONNECTIONS}, not {self.connections}")
         if self.media not in {"auto", "json", "cbor"}:
             raise ConfigurationError(f"media_type must be auto, json or cbor, not {self.media!r}")
         if self.proxy is not None and not re.match(r"https?://[^/?#\s]+/?$", self.proxy):

@@ -11,9 +11,9 @@ import sys
 __all__: list[str] = []
 
 MODULES = (
-    "aiohttp",
     "boto3",
     "elasticsearch",
+    "httptools",
     "numpy",
     "pyarrow.compute",
     "pyarrow.dataset",
