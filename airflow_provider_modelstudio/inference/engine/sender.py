@@ -181,9 +181,6 @@ class Sender:
                 self._take(batch)
                 self._send(batch, now, spent)
                 self._look_ahead(batch)
-                if self.governor.limit > self._limit_seen:  # and with it the windows that may be open
-                    self._windows.look_again()
-                self._limit_seen = self.governor.limit
 
     def _take(self, batch: Batch) -> None:
         """The batch that is next leaves its queue."""
@@ -202,7 +199,10 @@ class Sender:
         await self._vault.meter.allow(self._with(batch, 2 * self._ahead))
 
     def _look_ahead(self, batch: Batch) -> None:
-        """Count those ahead while there are still some that are counted, so that nobody waits for it."""
+        """See to it that nobody has to wait for what comes next: that it is read, and counted while others still are."""
+        if self.governor.limit > self._limit_seen:  # and with it the windows that may be open
+            self._windows.look_again()
+        self._limit_seen = self.governor.limit
         if self._counting is None and not self._vault.meter.covers(self._with(batch, self._ahead)):
             self._counting = asyncio.create_task(self._count_ahead(batch))
             self._counting.add_done_callback(self._counted)

@@ -64,7 +64,7 @@ class Record:
 
 
 def encode_segment(records: Sequence[Record], run_key: str) -> list[Piece]:
-    """One self-checking segment with the outcomes of some requests, in pieces: vectors are not copied to join them."""
+    """One self-checking segment with the outcomes of some requests, in pieces: an Arrow stream of one batch."""
     form = next((record.columns.schema for record in records if record.columns is not None), pa.schema([]))
     answers = [_answers(record, form) for record in records]
     head = {
@@ -74,40 +74,13 @@ def encode_segment(records: Sequence[Record], run_key: str) -> list[Piece]:
     }
     fields = [pa.field(name, column.type) for name, column in head.items()]
     together = answers[0] if len(answers) == 1 else map(pa.concat_arrays, zip(*answers, strict=True))
-    batch = pa.RecordBatch.from_arrays(
-        [*head.values(), *together], schema=pa.schema([*fields, *form], metadata={"run_key": run_key})
-    )
-    sink = _Pieces()
-    with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, batch.schema) as writer:
-        writer.write_batch(batch)
-    return [_HEADER.pack(_MAGIC, sink.checksum, sink.size), *sink.pieces]
-
-
-class _Pieces:
-    """What Arrow writes, as it comes."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.pieces: list[Piece] = []
-        self.size = 0
-        self.checksum = 0
-
-    def write(self, content: pa.Buffer | bytes) -> int:
-        piece = memoryview(content)
-        self.pieces.append(piece)
-        self.size += piece.nbytes
-        self.checksum = zlib.crc32(piece, self.checksum)
-        return piece.nbytes
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def close(self) -> None:
-        """Nothing is open."""
+    schema = pa.schema([*fields, *form], metadata={"run_key": run_key})
+    batch = pa.RecordBatch.from_arrays([*head.values(), *together], schema=schema)
+    pieces = [memoryview(schema.serialize()), memoryview(batch.serialize())]
+    checksum = 0
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    return [_HEADER.pack(_MAGIC, checksum, sum(map(len, pieces))), *pieces]
 
 
 def _answers(record: Record, form: pa.Schema) -> list[pa.Array]:
