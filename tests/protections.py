@@ -73,6 +73,7 @@ FLAT = ("tests/inference/test_flat.py",)
 GROUPS = ("tests/inference/test_groups.py",)
 SIZES = ("tests/test_size.py",)
 JOURNALS = ("tests/inference/test_journal.py",)
+PACES = ("tests/inference/test_pace.py",)
 STOPPING = ("tests/inference/test_stopping.py",)
 ADDRESSES = ("tests/transport/test_address.py", "tests/security/test_addresses.py")
 TLS = ("tests/transport/test_tls.py",)
@@ -285,8 +286,10 @@ MUTANTS = (
     # Money.
     Mutant("a guard does not stop a run", SENDER, "        if refusal is not None:", "        if False:", LEASES),
     Mutant("a guard does not refuse a run", ENGINE_ROOM, "        if refusal is not None:", "        if False:", OPERATORS),
-    Mutant("requests of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "zip(spent, self._allowed, strict=True)", "zip(spent[1:], self._allowed[1:])", LEASES),
-    Mutant("tokens of a killed try are forgotten", f"{PACKAGE}/vault/meter.py", "zip(spent, self._allowed, strict=True)", "zip(spent[:1], self._allowed[:1])", LEASES),
+    Mutant("what may be in flight is not read", SENDER, "            self._windows.look_again()\n", "            pass\n", PACES),
+    Mutant("all wait for the books", SENDER, "        if self._counting is None and not self._vault.meter.covers(self._with(batch, self._ahead)):\n", "        if False:\n", PACES),
+    Mutant("requests of a killed try are forgotten", f"{PACKAGE}/budget.py", "self.requests <= other.requests and ", "", LEASES),
+    Mutant("tokens of a killed try are forgotten", f"{PACKAGE}/budget.py", "self.tokens <= other.tokens and ", "", LEASES),
     Mutant("a paid request that brought nothing is not told", SENDER, "self.lost += isinstance(error, AnswerError) or error.maybe_billed", "self.lost += 0", ENGINE),
     Mutant(
         "an answer waits until it is counted",

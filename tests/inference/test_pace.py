@@ -1,0 +1,69 @@
+"""What a run waits for, in virtual time: the service and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from airflow_provider_modelstudio.inference.governor import Limits
+from airflow_provider_modelstudio.inference.storage.local import LocalStorage
+from airflow_provider_modelstudio.inference.tasks import RequestLimits
+from tests.inference.fakes import Hashes, Scripted
+from tests.inference.virtual_time import run_in_virtual_time
+
+
+def test_what_may_be_in_flight_is_read_in_time(place):
+    """One slow answer at the beginning holds up its own window: rows for all that may go later are read meanwhile."""
+    texts = [f"row number {i}" for i in range(12_000)]
+    place.write(texts)
+    answered_meanwhile = []
+
+    def script(number, texts):
+        async def wait():
+            await asyncio.sleep(20.0 if number == 1 else 0.1)
+            if number == 1:
+                answered_meanwhile.append(service.billed.total())
+
+        return wait()
+
+    service = Scripted(script)
+    limits = Limits(max_concurrency=128, patience=900.0)
+    place.run(service, Hashes(limits=RequestLimits(rows=10)), part_rows=20_000, limits=limits)
+    place.check(texts)
+    assert service.most_in_flight == 128
+    assert answered_meanwhile[0] > 8 * 128 * 10
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5])
+def test_nobody_waits_for_the_books(place, seconds):
+    """What will be spent is written down while what was written down before is spent: as fast as with books that take no
+    time, unless writing takes as long as asking that much.
+    """
+    texts = [f"row number {i}" for i in range(2_000)]
+    place.write(texts)
+
+    def takes(pause, name):
+        class SlowBooks(LocalStorage):
+            async def replace(self, key, content):
+                if "/spent/" in key:
+                    await asyncio.sleep(pause)
+                await super().replace(key, content)
+
+        async def timed():
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            service = Scripted(lambda number, texts: asyncio.sleep(0.1))
+            await place.start(service, Hashes(limits=RequestLimits(rows=1)), storage=SlowBooks, endpoint=name)
+            return loop.time() - began
+
+        return run_in_virtual_time(timed())
+
+    names = itertools.count()
+    quick, slow = (takes(pause, f"e{next(names)}") for pause in (0.0, seconds))
+    assert quick < 1.1 * 2_000 / 8 * 0.1
+    if seconds < 0.1:
+        assert slow < quick + 3 * seconds
+    else:
+        assert slow > 2 * quick
