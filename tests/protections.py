@@ -26,6 +26,8 @@ OBJECTS = f"{PACKAGE}/storage/object_storage.py"
 GOVERNOR_ROOM = f"{PACKAGE}/governor/__init__.py"
 TRANSPORT = f"{PACKAGE}/transport/__init__.py"
 NODE = f"{PACKAGE}/transport/node.py"
+HTTP = f"{PACKAGE}/transport/http1.py"
+CONNECTING = f"{PACKAGE}/transport/connecting.py"
 REFUSAL = f"{PACKAGE}/transport/refusal.py"
 RULES = f"{PACKAGE}/decide/rules.py"
 TASKS = f"{PACKAGE}/tasks"
@@ -78,6 +80,8 @@ STOPPING = ("tests/inference/test_stopping.py",)
 ADDRESSES = ("tests/transport/test_address.py", "tests/security/test_addresses.py")
 TLS = ("tests/transport/test_tls.py",)
 FAILURES = ("tests/transport/test_failures.py",)
+ONE_ANSWER = ("tests/transport/test_http1.py",)
+CONNECTIONS = ("tests/transport/test_connections.py",)
 HOOKS = ("tests/hooks/test_modelstudio.py",)
 PROXY = ("tests/hooks/test_proxy.py",)
 COMMIT = ("tests/security/test_state.py::test_no_byte_of_the_commit_becomes_a_wrong_row_or_a_crash",)
@@ -391,8 +395,10 @@ MUTANTS = (
     Mutant("requests that wait are not cut to what was learned", SENDER, "for piece in waiting.fitting(most))", "for piece in [waiting])", ENGINE),
     Mutant("one large row makes all requests small", f"{PACKAGE}/decide/size.py", "return self.left == 0", "return True", ENGINE),
     Mutant("a limit is not looked for", f"{PACKAGE}/decide/size.py", "self.accepted + gap // 2 if", "self.refused - 1 if", SIZES),
-    Mutant("a dead address is kept for a while", NODE, "                ttl_dns_cache=0,\n", "", ("tests/transport/test_failures.py",)),
-    Mutant("a redirect is followed", NODE, "allow_redirects=False", "allow_redirects=True", ANSWERS),
+    Mutant("a dead address is kept for a while", CONNECTING, "            del self._looks[host, port]", "            pass", FAILURES),
+    Mutant("each connection looks a name up by itself", CONNECTING, "        look = self._looks.get((host, port))", "        look = None", FAILURES),
+    Mutant("who stops waiting for a name stops the others", CONNECTING, "return await asyncio.shield(look)", "return await look", CONNECTIONS),
+    Mutant("a dead address is waited for", CONNECTING, "_NEXT_ADDRESS = 0.25", "_NEXT_ADDRESS = 60", FAILURES),
     Mutant("somebody else is taken for Elasticsearch", TRANSPORT, "        if not names_elasticsearch(answer.headers):", "        if False:", ANSWERS),
     Mutant("a row is quoted by a refusal", REFUSAL, "return scrub(reason, _asked(questions), run=_ECHO, shortest=_SHORTEST_TEXT) if questions else reason", "return reason", CANARIES),
     Mutant("half of a row is quoted", f"{PACKAGE}/decide/wording.py", "scrub(reason, texts)[:LONGEST_REASON]", "scrub(reason[:LONGEST_REASON], texts)", CANARIES),
@@ -431,16 +437,38 @@ MUTANTS = (
     # The way there.
     Mutant("an address that only a trick would name is judged like any other", ADDRESS, "            if one.version == network.version and one in network:", "            if False:", ADDRESSES),
     Mutant("the host of a connection is not judged", ADDRESS, "    why = forbidden_address(host)\n", "    why = None\n", ADDRESSES),
-    Mutant("what a name leads to is not judged", NODE, 'if why := forbidden_address(one["host"]):', 'if why := "":', ADDRESSES),
+    Mutant("what a name leads to is not judged", CONNECTING, "if why := forbidden_address(str(address[0])):", 'if why := "":', ADDRESSES),
     Mutant("what a name leads to is not judged by the client", CLIENT, "if why := forbidden_address(str(address[0])):", 'if why := "":', HOOKS),
     Mutant("the connected socket is not asked where it leads", CLIENT, "if why := forbidden_address(address):", 'if why := "":', HOOKS),
     Mutant("connections of the client are not guarded", CLIENT, 'self.pool.ConnectionCls = _GuardedHTTPS if config.scheme == "https" else _GuardedHTTP', "pass", HOOKS),
-    Mutant("a certificate is not verified", NODE, "    if not config.verify_tls:", "    if True:", TLS),
-    Mutant("TLS of yesterday is spoken", NODE, "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.minimum_version = ssl.TLSVersion.TLSv1", TLS),
+    Mutant("a certificate is not verified", CONNECTING, "    if not config.verify_tls:", "    if True:", TLS),
+    Mutant("TLS of yesterday is spoken", CONNECTING, "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.minimum_version = ssl.TLSVersion.TLSv1", TLS),
     Mutant("a proxy of the environment is used unasked", FIELDS, 'extras.pop("trust_env", False)', 'extras.pop("trust_env", True)', PROXY),
-    Mutant("an answer is read to its end, however long", NODE, "        if room < 0:", "        if False:", FAILURES),
-    Mutant("a compressed answer is unpacked in one piece", NODE, "unzip.decompress(raw, room + 1)", "unzip.decompress(raw)", ANSWERS),
-    Mutant("a call has no deadline", NODE, "asyncio.timeout(deadline)", "asyncio.timeout(None)", (f"{FAILURES[0]}::test_one_deadline_over_everything",)),
+    Mutant("an answer is read to its end, however long", HTTP, "        elif self._room < 0:", "        elif False:", FAILURES),
+    Mutant("an answer that says how long it is, is read to its end", HTTP, "            self._room = -1", "            pass", ONE_ANSWER),
+    Mutant("a compressed answer is unpacked in one piece", NODE, "unzip.decompress(answer.body, most_bytes + 1)", "unzip.decompress(answer.body)", ANSWERS),
+    Mutant("a compressed answer that was cut is whole", NODE, "    if not unzip.eof:", "    if False:", ANSWERS),
+    Mutant("a call has no deadline", HTTP, "self._loop.call_at(by, self._late)", "self._loop.call_at(by + 3600, self._late)", (f"{FAILURES[0]}::test_one_deadline_over_everything",)),
+    Mutant("connecting has no limit of its own", CONNECTING, "by = min(by, loop.time() + self._connect_timeout)", "by = by", CONNECTIONS),
+    Mutant("connecting has no deadline", CONNECTING, "by = min(by, loop.time() + self._connect_timeout)", "by = loop.time() + self._connect_timeout", CONNECTIONS),
+    Mutant("headers may go on for ever", HTTP, "        if self._head_room < 0:", "        if False:", ONE_ANSWER),
+    Mutant("what is no body may go on for ever", HTTP, "        elif self._silence > HEAD_BYTES:", "        elif False:", ONE_ANSWER),
+    Mutant("what comes unasked is taken for an answer", HTTP, "        if self._waiter is None:\n            self.abort()\n            return\n", "        if self._waiter is None:\n            return\n", (*ONE_ANSWER, *CONNECTIONS)),
+    Mutant("a connection that the server has closed is used", HTTP, "        self.closed = True\n        if self._waiter is None:", "        if self._waiter is None:", CONNECTIONS),
+    Mutant("an answer behind an answer is kept for the next one", HTTP, "        self._surplus = self._whole", "        self._surplus = False", ONE_ANSWER),
+    Mutant("an answer behind an answer is part of it", HTTP, "        if self._whole:\n            return\n        self._silence", "        self._silence", ONE_ANSWER),
+    Mutant("the rest of a question goes before the next one", HTTP, " and not self.transport.get_write_buffer_size()", "", ONE_ANSWER),
+    Mutant("trailers are taken for headers", HTTP, "        if self._status:\n            return\n        self._head_room", "        self._head_room", ONE_ANSWER),
+    Mutant("a reset is taken for the end of a body", HTTP, "        if exc is None and self._lasts_to_the_end():", "        if self._lasts_to_the_end():", ONE_ANSWER),
+    Mutant("a cut body is taken for a whole one", HTTP, 'not {"content-length", "transfer-encoding"} & self._headers.keys()', "True", ONE_ANSWER),
+    Mutant("a connection stays open after its question was given up", NODE, "            connection.abort()\n            raise\n", "            raise\n", CONNECTIONS),
+    Mutant("a connection rests for ever", NODE, "if now - connection.idle_since <= IDLE_SECONDS:", "if True:", CONNECTIONS),
+    Mutant("a connection that nobody asks for rests for ever", NODE, "            if connection.idle_since <= long_ago:", "            if False:", CONNECTIONS),
+    Mutant("a paid question is asked again where its connection broke", NODE, "            connection.abort()\n            raise\n", "            connection.abort()\n            return await (await self._connected(by)).ask(request, most_bytes=most_bytes, by=by)\n", CONNECTIONS),
+    Mutant("a header makes another one", NODE, '        if any("\\r" in line or "\\n" in line for line in lines):', "        if False:", CONNECTIONS),
+    Mutant("a proxy that refuses is taken for one that does not", CONNECTING, "None if status == _CONNECTED else _refused()", "None", CONNECTIONS),
+    Mutant("a proxy may speak for ever", CONNECTING, "        if self._read > HEAD_BYTES:", "        if False:", CONNECTIONS),
+    Mutant("a proxy gets its login in clear", CONNECTING, '                    if self._proxy.scheme == "https":', "                    if False:", CONNECTIONS),
     Mutant("Airflow is not told what to mask", HOOK, "        _mask(fields.secrets)\n", "", HOOKS),
     Mutant("Airflow is not told what to mask of a body", HOOK, "        _mask(shapes)\n", "", HOOKS),
     Mutant("a short key is taken", ADDRESS, "    if len(secret) < SHORTEST_SECRET:", "    if False:", ADDRESSES),
