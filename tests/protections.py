@@ -324,6 +324,7 @@ MUTANTS = (
     Mutant("the target of a link is not looked at", f"{PACKAGE}/dataset/files.py", 'if entry.get("islink"):', "if False:", SOURCES),
     Mutant("a store in trouble is taken for damage", f"{PACKAGE}/dataset/trouble.py", "and _raised_by_pyarrow(error)", "", SOURCES),
     Mutant("damaged pages of a part are read", f"{PACKAGE}/dataset/parts.py", "page_checksum_verification=True", "page_checksum_verification=False", ("tests/security/test_state.py",)),
+    Mutant("vectors are taken whatever their checksum says", f"{PACKAGE}/dataset/plain.py", "crc32(body) != page.crc or ", "", ("tests/inference/test_plain.py",)),
     Mutant("pages are written without checksums", f"{PACKAGE}/dataset/parts.py", "write_page_checksum=True", "write_page_checksum=False", DAMAGE),
     Mutant(
         "a first answer that does not fit is not made durable",

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_modelstudio.inference.dataset.parts import PartReader, PartWriter
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
-from airflow_provider_modelstudio.inference.survey.flat import Flat, by_group, lay_out
+from airflow_provider_modelstudio.inference.survey.flat import Flat, by_group, lay_out, pick
 from airflow_provider_modelstudio.inference.tasks import Decoded, RequestLimits
 from tests.inference.fakes import Hashes, Scripted, vector
 
@@ -72,6 +72,28 @@ def test_rows_are_found_in_their_groups():
     ]
     assert found == [(0, [1, 3], [0, 3]), (1, [2], [0]), (2, [0], [1])]
     assert not list(by_group(np.array([], np.int64), [4]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "copied"),
+    [
+        (np.arange(1000), False),
+        (np.delete(np.arange(1000), slice(50, None, 100)), False),
+        (np.arange(400), True),
+        (np.random.default_rng(1).permutation(1000), True),
+        (np.arange(999, -1, -1), True),
+    ],
+    ids=["all", "but every hundredth", "less than half", "in no order", "backwards"],
+)
+def test_rows_are_copied_where_that_takes_less(rows, copied):
+    """Whether as slices of their group or as copies, each row is there once, at its place."""
+    group = pa.record_batch({"number": np.arange(1000)})
+    places = np.arange(len(rows)) + 7
+    pieces = list(pick(group, places, rows))
+    assert np.concatenate([where for where, _ in pieces]).tolist() == places.tolist()
+    assert np.concatenate([columns.column(0).to_numpy() for _, columns in pieces]).tolist() == rows.tolist()
+    held = {columns.column(0).buffers()[1].address for _, columns in pieces}
+    assert (group.column(0).buffers()[1].address not in held) == copied
 
 
 def test_a_disk_without_room_is_no_error(part, tmp_path):

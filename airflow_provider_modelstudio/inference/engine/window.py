@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from airflow_provider_modelstudio.inference.survey.flat import RUN_ROWS
 from airflow_provider_modelstudio.inference.survey.recall import KEY
 from airflow_provider_modelstudio.inference.vault.records import Counts
 
@@ -100,14 +101,18 @@ class Window:
     def _in_order(self, answers: pa.Schema) -> list[pa.Array]:
         if not self._columns:
             return [pa.nulls(self.rows, field.type) for field in answers]
-        by_start = sorted(range(len(self._positions)), key=lambda i: int(self._positions[i][0]))
-        positions = np.concatenate([self._positions[i] for i in by_start])
-        together = pa.concat_batches([self._columns[i] for i in by_start])
-        if len(positions) == self.rows and bool((positions[1:] > positions[:-1]).all()):
-            return list(together.columns)
+        positions = np.concatenate(self._positions)
+        order = np.argsort(positions, kind="stable")
+        starts = np.cumsum([0, *map(len, self._positions)])
+        runs = np.flatnonzero(np.concatenate([[True], (np.diff(order) != 1) | np.isin(order[1:], starts)]))
+        if len(order) == self.rows and (len(runs) == len(self._columns) or len(runs) * RUN_ROWS <= self.rows):
+            ends = np.append(runs[1:], self.rows)
+            pieces = np.searchsorted(starts, order[runs], side="right") - 1
+            slices = zip(pieces.tolist(), (order[runs] - starts[pieces]).tolist(), (ends - runs).tolist(), strict=True)
+            return list(pa.concat_batches([self._columns[i].slice(at, rows) for i, at, rows in slices]).columns)
         place = np.full(self.rows, -1, np.int64)
         place[positions] = np.arange(len(positions))
-        return list(together.take(pa.array(place, mask=place < 0)).columns)
+        return list(pa.concat_batches(self._columns).take(pa.array(place, mask=place < 0)).columns)
 
 
 class Asked(NamedTuple):

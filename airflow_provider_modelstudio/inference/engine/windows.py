@@ -121,13 +121,15 @@ class OpenWindows:
 
         :param book: ``"embedded"``, ``"reused"`` or ``"deduplicated"``.
         """
-        good = np.array([reason is None for reason in reasons])
-        for i, (position, reason) in enumerate(zip(positions.tolist(), reasons, strict=True)):
-            if reason is not None:
-                self._fail(Asked(window, position), reason, self._rest(columns, i))
-        if good.any():
-            window.give(positions[good], self.pin(columns if good.all() else columns.filter(pa.array(good))))
-            setattr(window.counts, book, getattr(window.counts, book) + int(good.sum()))
+        failed = {i: reason for i, reason in enumerate(reasons) if reason is not None}
+        for i, reason in failed.items():
+            self._fail(Asked(window, int(positions[i])), reason, self._rest(columns, i))
+        if failed:
+            good = np.delete(np.arange(len(positions)), list(failed))
+            positions, columns = positions[good], columns.take(pa.array(good))
+        if len(positions):
+            window.give(positions, self.pin(columns))
+            setattr(window.counts, book, getattr(window.counts, book) + len(positions))
 
     def share(self, asked: Asked, first: int) -> None:
         """Give a row the answer of row ``first``, now or when it comes."""

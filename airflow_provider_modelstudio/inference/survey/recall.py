@@ -18,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_provider_modelstudio.inference.dataset import concat
 from airflow_provider_modelstudio.inference.dataset.parts import PartReader
 from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.storage import ObjectMissingError
 from airflow_provider_modelstudio.inference.vault.journal import once_key
 
-from .flat import Flat, by_group, lay_out
+from .flat import Flat, by_group, lay_out, pick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
@@ -335,20 +334,21 @@ class Known:
                 columns = pa.RecordBatch.from_arrays(taken.columns[1:], schema=pa.schema(list(taken.schema)[1:]))
                 found.append((at, *source.told(columns, reasons), source.book))
                 continue
-            places, columns = await self._rows(int(owner), rows)
-            found.append((at[places], *source.told(columns, [None] * columns.num_rows), source.book))
+            for places, columns in await self._rows(int(owner), rows):
+                found.append((at[places], *source.told(columns, [None] * columns.num_rows), source.book))
         return found
 
-    async def _rows(self, owner: int, rows: np.ndarray) -> tuple[np.ndarray, pa.RecordBatch]:
-        """Rows of a part, and which of ``rows`` each of them is."""
+    async def _rows(self, owner: int, rows: np.ndarray) -> list[tuple[np.ndarray, pa.RecordBatch]]:
+        """Rows of a part, in pieces, and which of ``rows`` each of them is."""
         flat = await self._laid_out(owner)
         if flat is not None:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, flat.take, rows)
+            return [await asyncio.get_running_loop().run_in_executor(self._thread, flat.take, rows)]
         ends = (await self._reader(owner)).group_ends
-        pieces = [
-            (places, (await self._load(owner, group)).take(pa.array(at))) for group, places, at in by_group(rows, ends)
+        return [
+            piece
+            for group, places, at in by_group(rows, ends)
+            for piece in pick(await self._load(owner, group), places, at)
         ]
-        return np.concatenate([places for places, _ in pieces]), concat([columns for _, columns in pieces])
 
     async def _laid_out(self, owner: int) -> Flat | None:
         """A part of which rows were wanted in no order, so that reading row groups again and again would take for ever."""
