@@ -9,7 +9,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from .files import Footer, changed, changed_files, contents, footers, list_files
 from .schemas import conform, unify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pyarrow.parquet as pq
     from fsspec import AbstractFileSystem
@@ -133,7 +133,7 @@ class _WindowCutter:
 
     def __init__(self, ranges: list[tuple[int, int]], schema: pa.Schema) -> None:
         self._ranges = ranges
-        self._schema = schema
+        self._weigh = _scales(schema)
         self._held: list[pa.RecordBatch] = []
         self._first = 0
         self._rows = 0
@@ -148,12 +148,12 @@ class _WindowCutter:
                 if not self._rows:
                     self._first = low
                 piece = batch.slice(low - at, min(high - low, WINDOW_ROWS - self._rows))
-                while piece.num_rows > 1 and _weight(piece) > WINDOW_BYTES:
+                while (weight := self._weigh(piece)) > WINDOW_BYTES and piece.num_rows > 1:
                     piece = piece.slice(0, piece.num_rows // 2)
                 take = piece.num_rows
                 self._held.append(piece)
                 self._rows += take
-                self._bytes += _weight(piece)
+                self._bytes += weight
                 low += take
                 if self._rows >= WINDOW_ROWS or self._bytes >= WINDOW_BYTES:
                     yield from self.rest()
@@ -178,10 +178,11 @@ def _decoded(parquet: pq.ParquetFile, index: int, columns: Sequence[str]) -> Ite
     """The rows of a row group, fewer at a time where cells turn out to be large: a cell may have 100 MB."""
     group = parquet.metadata.row_group(index)
     rows = _read_rows(group)
+    weigh = _scales(parquet.schema_arrow)
     # Arrow's threads cost more than they save for so few rows.
     decode = partial(parquet.iter_batches, row_groups=[index], columns=columns, use_threads=False)
     if group.total_byte_size > PROBE_BYTES:
-        rows = _fitting(rows, next(decode(batch_size=1), None))
+        rows = _fitting(rows, next(decode(batch_size=1), None), weigh)
     given = 0
     while True:
         at = 0
@@ -189,9 +190,10 @@ def _decoded(parquet: pq.ParquetFile, index: int, columns: Sequence[str]) -> Ite
             at += batch.num_rows
             if at <= given:  # before we began anew
                 continue
-            yield batch.slice(given - (at - batch.num_rows))
+            begun = given - (at - batch.num_rows)
+            yield batch.slice(begun) if begun else batch
             given = at
-            fewer = _fitting(rows, batch)
+            fewer = _fitting(rows, batch, weigh)
             if 2 * fewer <= rows and at < group.num_rows:  # halved at least, so that we begin anew a few times at most
                 rows = fewer
                 break
@@ -199,17 +201,21 @@ def _decoded(parquet: pq.ParquetFile, index: int, columns: Sequence[str]) -> Ite
             return
 
 
-def _fitting(rows: int, batch: pa.RecordBatch | None) -> int:
+def _fitting(rows: int, batch: pa.RecordBatch | None, weigh: Callable[[pa.RecordBatch], int]) -> int:
     """At most so many rows, fewer if rows like these would be too much."""
     if batch is None or not batch.num_rows:
         return rows
-    return max(1, min(rows, READ_BYTES * int(batch.num_rows) // max(_weight(batch), 1)))
+    return max(1, min(rows, READ_BYTES * int(batch.num_rows) // max(weigh(batch), 1)))
 
 
-def _weight(batch: pa.RecordBatch) -> int:
-    """Bytes that rows have of their own: a dictionary is there once, however many they are."""
-    if not any(pa.types.is_dictionary(field.type) for field in batch.schema):
-        return int(batch.nbytes)
+def _scales(schema: pa.Schema) -> Callable[[pa.RecordBatch], int]:
+    """What tells how many bytes rows have of their own: a dictionary is there once, however many they are."""
+    if not any(pa.types.is_dictionary(field.type) for field in schema):
+        return attrgetter("nbytes")
+    return _own_bytes
+
+
+def _own_bytes(batch: pa.RecordBatch) -> int:
     own = (column.indices if isinstance(column, pa.DictionaryArray) else column for column in batch.columns)
     return sum(int(column.nbytes) for column in own)
 

@@ -14,7 +14,6 @@ from airflow_provider_modelstudio.inference.disk import SCRATCH_FOLDER, refusal
 from airflow_provider_modelstudio.inference.errors import StorageError
 
 from . import WINDOW_BYTES, WINDOW_ROWS
-from .plain import is_plain, read_plain
 from .schemas import first_line
 from .trouble import is_damage, name_of
 
@@ -188,12 +187,7 @@ class PartReader:
                 "a file of the dataset, kept in the state folder, has other columns than its record says: one of them is "
                 "damaged; run with if_exists='overwrite' to ask everything anew"
             )
-        self._file = file
         self._columns = list(columns)
-        self._plain = {
-            top: i for i, (_, top, _) in enumerate(_leaves(self._parquet.schema_arrow)) if self._is_plain(top)
-        }
-        """Columns of vectors, and which of the leaves they are."""
         self._ends: list[int] = []
         for i in range(self._parquet.metadata.num_row_groups):
             self._ends.append((self._ends[-1] if self._ends else 0) + self._parquet.metadata.row_group(i).num_rows)
@@ -211,18 +205,7 @@ class PartReader:
 
     def group(self, index: int) -> pa.RecordBatch:
         """One row group. Raises :class:`~..errors.StorageError` when it is damaged."""
-        rows = self._parquet.metadata.row_group(index)
         with _damage_told():
-            found = {
-                name: read_plain(self._file, rows.column(leaf), self.schema.field(name).type, rows.num_rows)
-                for name, leaf in self._plain.items()
-            }
-            others = [name for name in self._columns if found.get(name) is None]
-            if others:
-                table = self._parquet.read_row_group(index, columns=others, use_threads=False)
-                (decoded,) = table.select(others).combine_chunks().to_batches()
-                found |= dict(zip(others, decoded.columns, strict=True))
-        return pa.RecordBatch.from_arrays([found[name] for name in self._columns], schema=self.schema)
-
-    def _is_plain(self, name: str) -> bool:
-        return name in self._columns and is_plain(self._parquet.schema_arrow.field(name).type)
+            table = self._parquet.read_row_group(index, columns=self._columns, use_threads=False)
+        (batch,) = table.select(self._columns).combine_chunks().to_batches()
+        return batch

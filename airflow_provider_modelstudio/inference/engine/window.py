@@ -104,7 +104,9 @@ class Window:
         positions = np.concatenate(self._positions)
         order = np.argsort(positions, kind="stable")
         starts = np.cumsum([0, *map(len, self._positions)])
-        runs = np.flatnonzero(np.concatenate([[True], (np.diff(order) != 1) | np.isin(order[1:], starts)]))
+        begins = np.zeros(len(order) + 1, bool)
+        begins[starts] = True
+        runs = np.flatnonzero(np.concatenate([[True], (np.diff(order) != 1) | begins[order[1:]]]))
         if len(order) == self.rows and (len(runs) == len(self._columns) or len(runs) * RUN_ROWS <= self.rows):
             ends = np.append(runs[1:], self.rows)
             pieces = np.searchsorted(starts, order[runs], side="right") - 1

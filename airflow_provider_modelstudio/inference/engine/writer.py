@@ -66,6 +66,8 @@ class Writer:
         self._quarantine = options.on_row_error == "quarantine"
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._putting: asyncio.Future[None] | None = None
+        """The batch that was handed to the thread last."""
         self._open: PartWriter | None = None
         self._apart: PartWriter | None = None
         """Rows of the open part that are kept out of the dataset."""
@@ -88,6 +90,9 @@ class Writer:
             if sealing is not None and not sealing.done():
                 sealing.cancel()
                 await asyncio.gather(sealing, return_exceptions=True)
+            if self._putting is not None:  # whatever became of it, the run has its end already
+                self._putting.cancel()
+                await asyncio.gather(self._putting, return_exceptions=True)
             # In the writer's thread, so that nothing is being written; the loop has answers to keep meanwhile.
             discarding = asyncio.get_running_loop().run_in_executor(self._thread, self._discard)
             self._thread.shutdown(wait=False)
@@ -118,6 +123,8 @@ class Writer:
             at += window.rows
             if at >= part.end_row:
                 apart, self._open, self._apart = self._apart, None, None
+                if self._putting is not None:
+                    await self._putting
                 return writer, apart, keys, counts
 
     async def _append(self, part: Part, window: Window) -> tuple[PartWriter, np.ndarray]:
@@ -152,8 +159,12 @@ class Writer:
         return folder, SCRATCH_FOLDER if folder == self._folder else STATE_FOLDER
 
     async def _put(self, writer: PartWriter, batch: pa.RecordBatch) -> None:
+        """Return when all but the last batch are written: the next window is built meanwhile."""
         if batch.num_rows:
-            await asyncio.get_running_loop().run_in_executor(self._thread, writer.write, batch)
+            before = self._putting
+            self._putting = asyncio.get_running_loop().run_in_executor(self._thread, writer.write, batch)
+            if before is not None:
+                await before
 
     def _nothing(self, part: Part) -> Window:
         """An empty dataset still has a file, with the full schema."""
