@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from tests.chaos.books import Account, Attempts
+from tests.chaos.places import segments
 from tests.chaos.readers import Reader
 from tests.chaos.versions import SHAPES, make_version
 from tests.chaos.victims import newest_epoch, open_victim
@@ -166,8 +167,7 @@ class Lane:
                 continue
             new = self.place.state(version.name) - before
             if moment in {"answer", "answers"}:
-                mine = f"/journal/e{epoch:08d}-"
-                if any(mine in key and int(key[-12:-4]) >= amount for key in new):
+                if segments(self.place, version.name, epoch) >= amount:
                     return True
             elif any(f"/{PLACES[moment]}" in key for key in new):
                 return True

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from airflow_provider_modelstudio.inference.vault.journal import read_segments
+
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-__all__ = ["Bucket", "Disk", "Place", "Sight"]
+__all__ = ["Bucket", "Disk", "Place", "Sight", "segments"]
 
 Sight = Literal["nothing", "whole", "half", "moved"]
 """What a reader found. ``moved``: another version took the place during the look, so that it says nothing."""
@@ -45,6 +47,19 @@ class Place(Protocol):
 
     def look(self, destination: str) -> Sight:
         """What a reader would find right now."""
+
+
+def segments(place: Place, destination: str, epoch: int) -> int:
+    """How many segments an attempt has written to its journal, at least."""
+    mine = [key for key in place.state(destination) if f"/journal/e{epoch:08d}-" in key]
+    last = max(mine, key=lambda key: key[-12:-4], default=None)
+    if last is None:
+        return 0
+    try:
+        content = place.read_state(destination, last)
+    except FileNotFoundError:  # its part was finished meanwhile
+        content = b""
+    return int(last[-12:-4]) - 1 + len(read_segments(last, content).segments)
 
 
 def state_name(destination: str) -> str:

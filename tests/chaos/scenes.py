@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.chaos.books import Attempts
+from tests.chaos.places import segments
 from tests.chaos.readers import Reader
 from tests.chaos.victims import newest_epoch, open_victim
 
@@ -71,10 +72,9 @@ class Scene:
 
     def wait_for_answers(self, epoch: int) -> None:
         """An attempt has kept ten answers, or more."""
-        mine = f"/journal/e{epoch:08d}-"
         self._world.wait_for(
             f"answers of attempt {epoch}",
-            lambda: sum(mine in key for key in self._place.state(self._version.name)) >= 10,
+            lambda: segments(self._place, self._version.name, epoch) >= 10,
             RUN_SECONDS,
         )
 

@@ -146,8 +146,10 @@ class Sender:
         try:
             await self._run()
         finally:
-            if self._counting is not None:
-                await asyncio.wait({self._counting}, timeout=self._options.drain_seconds)
+            if (counting := self._counting) is not None:
+                await asyncio.wait({counting}, timeout=self._options.drain_seconds)
+                counting.cancel()
+                await asyncio.gather(counting, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
