@@ -38,6 +38,9 @@ class Store:
     at_once: int = 0
     most_at_once: int = 0
 
+    def locate(self, key):
+        return key
+
     async def write(self, done, torn=lambda: None):
         number = self.begun
         self.begun += 1
@@ -83,16 +86,15 @@ class Store:
 
 @dataclass
 class MemoryLog:
-    """One at a time, nothing after an error, and closed once."""
+    """One at a time, and nothing after an error."""
 
     store: Store
     key: str
-    ended: bool = False
     busy: bool = False
     broken: bool = False
 
     async def append(self, *content):
-        assert (self.ended, self.busy, self.broken) == (False, False, False)
+        assert (self.busy, self.broken) == (False, False)
         self.busy, self.broken = True, True
         whole = b"".join(content)
         await self.store.write(lambda: self.grow(whole), lambda: self.grow(whole[: len(whole) // 2]))
@@ -104,11 +106,6 @@ class MemoryLog:
     def grow(self, content):
         if self.key in self.store.objects:
             self.store.objects[self.key] += content
-
-    async def close(self):
-        assert not self.ended
-        self.ended = True
-        await asyncio.sleep(0.01)
 
 
 class Good:
@@ -179,8 +176,6 @@ def test_what_is_acknowledged_is_durable_and_a_failure_is_told_to_its_own_append
     async def all_of_them():
         await asyncio.gather(*(append(number, when) for number, when in enumerate(whens)))
         assert await on_record(store) == {number: number for number, fate in fates.items() if fate is None}
-        await journal.close()
-        assert all(log.ended for log in store.logs)
 
     run_in_virtual_time(all_of_them())
     assert len(fates) == len(whens)
@@ -261,7 +256,7 @@ def logged(**options):
 
 
 def test_segments_follow_each_other_until_a_log_is_large():
-    """One object for many segments; the next one begins after so many bytes, and the one before is closed."""
+    """One object for many segments; the next one begins after so many bytes."""
     store, journal = logged()
     small = len(b"".join(encode_segment([record(0)], "run")))
 
@@ -275,7 +270,6 @@ def test_segments_follow_each_other_until_a_log_is_large():
             await few.append(record(number))
         assert [len(content) for content in store.objects.values()] == [5 * small, 2 * small, 2 * small, small]
         assert await on_record(store) == {number: number for number in range(10)}
-        assert [log.ended for log in store.logs] == [False, True, True, False]
 
     run_in_virtual_time(all_of_them())
 
@@ -324,7 +318,7 @@ def test_a_log_that_somebody_removed_costs_no_answer():
 
 
 def test_what_is_only_in_finished_parts_goes_with_its_log():
-    """The log that is written, too, which is closed before; the next answer begins another."""
+    """The log that is written, too; the next answer begins another."""
     store, journal = logged()
 
     async def all_of_them():
@@ -334,7 +328,6 @@ def test_what_is_only_in_finished_parts_goes_with_its_log():
         assert await on_record(store) == {0: 0, 1: 1}
         await journal.drop_part(1)
         assert store.objects == {}
-        assert [log.ended for log in store.logs] == [True]
         await journal.append(record(2, {2}))
         assert await on_record(store) == {2: 2}
 
@@ -343,15 +336,16 @@ def test_what_is_only_in_finished_parts_goes_with_its_log():
 
 @pytest.mark.parametrize("has_logs", [False, True])
 def test_a_reason_stays_until_the_commit(has_logs):
-    """And what lies in one object with it."""
+    """In an object of its own: what came together with it goes with its part."""
     store = Store(1, has_logs=has_logs)
     journal = Journal(store, "cache", "run")
 
     async def all_of_them():
-        await journal.append(record(0, {0}, "refused"))
-        await journal.append(record(1, {0}))
+        together = (record(0, {0}), record(1, {0}, "refused"), record(2, {0}), record(3, {0}))
+        await asyncio.gather(*map(journal.append, together))
+        assert await on_record(store) == {0: 0, 1: 1, 2: 2, 3: 3}
         await journal.drop_part(0)
-        assert await on_record(store) == ({0: 0, 1: 1} if has_logs else {0: 0})
+        assert await on_record(store) == {1: 1}
         await journal.drop(await journal.segments(), Good())
         assert store.objects == {}
 
@@ -375,43 +369,8 @@ def test_a_log_that_has_grown_since_it_was_read_stays():
         await newer.append(record(3))
         await newer.drop(await newer.segments(), Good())
         assert await on_record(store) == {0: 0, 2: 2}
-        assert store.logs[-1].ended
         await frozen.append(record(4))
         assert await on_record(store) == {0: 0, 2: 2, 4: 4}
-
-    run_in_virtual_time(all_of_them())
-
-
-def test_what_is_being_written_at_the_end_is_there():
-    """Whoever waited for it was given up; the log is closed after it, not under it."""
-    store, journal = logged()
-    store.seconds = [0.5]
-
-    async def all_of_them():
-        given_up = [asyncio.create_task(journal.append(record(number))) for number in range(2)]
-        await asyncio.sleep(0.1)
-        for one in given_up:
-            one.cancel()
-        await asyncio.gather(*given_up, return_exceptions=True)
-        await journal.close()
-        assert [log.ended for log in store.logs] == [True]
-        assert await on_record(store) == {0: 0, 1: 1}
-        await journal.close()
-
-    run_in_virtual_time(all_of_them())
-
-
-def test_the_end_does_not_wait_for_ever():
-    """For a store that does not answer, a second, and no longer."""
-    store = Store(8, [1000.0])
-    journal = Journal(store, "cache", "run")
-
-    async def all_of_them():
-        given_up = asyncio.create_task(journal.append(record(0)))
-        await asyncio.sleep(0.1)
-        given_up.cancel()
-        await journal.close()
-        assert asyncio.get_running_loop().time() < 1002.0
 
     run_in_virtual_time(all_of_them())
 

@@ -213,11 +213,6 @@ def test_a_log_grows(storage):
             await storage.start_log("logs/one")
         with pytest.raises(ObjectExistsError):
             await storage.create("logs/one", b"other")
-        for _ in range(2):
-            await log.close()
-        with pytest.raises(StorageError, match="is closed"):
-            await log.append(b"too late")
-        assert await storage.read("logs/one") == b"first, second; third"
         await storage.delete_unless_grown("logs/one", 20)
         assert await storage.list_keys("logs") == []
 
@@ -384,16 +379,11 @@ class Slow(Posix):
 
     def __init__(self):
         self.began, self.go = threading.Event(), threading.Event()
-        self.closed = []
 
     def write(self, descriptor, content):
         self.began.set()
         assert self.go.wait(30.0)
         super().write(descriptor, content)
-
-    def close(self, descriptor):
-        self.closed.append(descriptor)
-        super().close(descriptor)
 
 
 class TestLogs:
@@ -413,7 +403,6 @@ class TestLogs:
             await storage.delete("logs/one")
             with pytest.raises(ObjectMissingError, match="logs/one was removed while it was written"):
                 await log.append(b"second")
-            await log.close()
             assert await storage.list_keys("logs") in ([], ["logs/.nfs-one"])
 
         _run(all_of_it())
@@ -422,7 +411,7 @@ class TestLogs:
         """0640 in folders of 0750, whatever the umask leaves."""
         before = os.umask(0)
         try:
-            _run(_begin(self._storage(tmp_path), "logs/one"))
+            _run(self._storage(tmp_path).start_log("logs/one"))
         finally:
             os.umask(before)
         state = tmp_path / "_data.inference"
@@ -448,50 +437,20 @@ class TestLogs:
         assert hanging is not victim.exists()
 
     def test_who_is_cancelled_leaves_a_log_that_is_whole(self, tmp_path):
-        """The thread goes on writing: the log is closed after that, once, and never under it, and then takes nothing more."""
+        """The thread goes on writing."""
         disk = Slow()
         storage = self._storage(tmp_path, disk)
 
         async def all_of_it():
             log = await storage.start_log("logs/one")
-            disk.closed.clear()
             writing = asyncio.create_task(log.append(b"whole"))
             await asyncio.to_thread(disk.began.wait, 30.0)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
-            closing = asyncio.create_task(log.close())
-            await asyncio.sleep(0.05)
-            assert disk.closed == []
             disk.go.set()
-            await closing
-            (number,) = disk.closed
-            other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
-            if other != number:
-                os.dup2(other, number)  # the number is another file's now
-            with pytest.raises(StorageError, match="is closed"):
-                await log.append(b"more")
-            await log.close()
-            for one in {other, number}:
-                os.close(one)
-            assert (tmp_path / "other").read_bytes() == b""
-            assert await storage.read("logs/one") == b"whole"
 
         _run(all_of_it())
-
-    def test_an_error_at_the_end_tells_nothing(self, tmp_path):
-        """What was acknowledged is synced, so that a disk that fails to close a log has lost no answer."""
-        disk = Refusing("close", errno.EIO)
-        storage = self._storage(tmp_path, disk)
-
-        async def all_of_it():
-            log = await storage.start_log("logs/one")
-            await log.append(b"content")
-            disk.broken = True
-            for _ in range(2):
-                await log.close()
-            assert await storage.read("logs/one") == b"content"
-
-        _run(all_of_it())
+        assert _run(storage.read("logs/one")) == b"whole"
 
 
 class TestWrite:
@@ -538,13 +497,9 @@ class TestWrite:
         assert (tmp_path / "file").read_bytes() == b"a" * 600 + b"b" * 400
 
 
-async def _begin(storage, key):
-    await (await storage.start_log(key)).close()
-
-
 CHANGES = {
     "create": lambda storage, folder: storage.create("new/k", b"content"),
-    "start_log": lambda storage, folder: _begin(storage, "new/k"),
+    "start_log": lambda storage, folder: storage.start_log("new/k"),
     "replace": lambda storage, folder: storage.replace("old", b"content"),
     "create_from": lambda storage, folder: storage.create_from("parts/k", folder / "part"),
     "copy": lambda storage, folder: storage.copy("old", "new/k"),
@@ -602,7 +557,7 @@ class TestRefusal:
         _run(CHANGES[change](storage, tmp_path))
 
     @pytest.mark.parametrize("number", [*WORDS, errno.EIO])
-    @pytest.mark.parametrize("call", ["write", "sync"])
+    @pytest.mark.parametrize("call", ["reopen", "write", "sync", "close"])
     def test_every_append_that_a_disk_refuses_is_told(self, tmp_path, call, number):
         """What was appended before is there, and another log takes what comes next."""
         disk = Refusing(call, number)
@@ -618,12 +573,10 @@ class TestRefusal:
             assert told.type is (StorageError if number == errno.EIO else StorageRefusedError)
             assert str(tmp_path / "_data.inference" / "logs" / "one") in str(told.value)
             assert "what was answered is kept" in str(told.value)
-            await log.close()
             disk.broken = False
             assert await storage.read("logs/one", 0, 6) == b"before"
             another = await storage.start_log("logs/two")
             await another.append(b"after")
-            await another.close()
             assert await storage.read("logs/two") == b"after"
 
         _run(all_of_it())

@@ -157,6 +157,12 @@ class ModelDisk(Posix):
         self._folder(path.parent).change(path.name, self._open[descriptor])
         return descriptor
 
+    def reopen(self, path: Path) -> int:
+        self._tick()
+        descriptor = super().reopen(path)
+        self._open[descriptor] = self._node(path)
+        return descriptor
+
     def open(self, path: Path) -> int:
         self._tick()
         descriptor = super().open(path)

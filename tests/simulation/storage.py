@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.storage import PUBLISHED, ObjectExistsError, ObjectMissingError
 from airflow_provider_modelstudio.inference.storage.object_storage import UnansweredError, again
 from airflow_provider_modelstudio.inference.vault.journal import decode_segment
@@ -218,12 +219,15 @@ class SimulatedLog:
         self.storage = storage
         self.world = storage.world
         self.key = key
-        self.ended = False
 
     async def append(self, *pieces):
-        assert not self.ended
         content, world = b"".join(pieces), self.world
         cut = world.dice.randrange(len(content) + 1)
+        fate = world.dice.random()
+        if fate < world.flaky / 20:  # some of it is there, or all, and nobody knows
+            for key in decode_segment(content).keys.to_pylist():
+                world.lost_answers[world.by_key.get(key.hex())] += 1
+            content = content[: world.dice.choice([cut, len(content)])]
         for piece in (content[:cut], content[cut:]):
             await gate(world, self.storage.me)
             await asyncio.sleep(world.dice.uniform(0.0005, 0.01))
@@ -235,9 +239,9 @@ class SimulatedLog:
         if self.key not in world.store.objects:
             world.counters["logs removed while they were written"] += 1
             raise ObjectMissingError(self.key)
+        if fate < world.flaky / 20:
+            world.counters["logs that broke"] += 1
+            raise StorageError("a disk that is broken")
         self.storage.kept(content)
         await asyncio.sleep(world.dice.uniform(0.0005, 0.005))
         await gate(world, self.storage.me)
-
-    async def close(self):
-        self.ended = True

@@ -243,7 +243,6 @@ class _Run:
             for job in keeping:
                 job.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
-            await self._vault.journal.close()
             if self.sender is not None:
                 await self._vault.meter.settle(self.sender.spent)
             await lease.release()

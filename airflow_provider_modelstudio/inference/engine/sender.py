@@ -46,6 +46,8 @@ STUBBORN = 3
 
 log = logging.getLogger(__name__)
 
+TICK = 0.001
+"""Seconds that the loop's clock can tell apart: who sleeps for less does not sleep at all."""
 _GRACE_SECONDS = 20.0
 """A request is given up by itself so much later than its server should have, at most."""
 ANSWER_BYTES_PER_QUESTION = 512 * 1024
@@ -205,14 +207,15 @@ class Sender:
         if self.governor.limit > self._limit_seen:  # and with it the windows that may be open
             self._windows.look_again()
         self._limit_seen = self.governor.limit
-        if self._counting is None and not self._vault.meter.covers(self._with(batch, self._ahead)):
+        more = self._ready or self._later or not self._closed
+        if more and self._counting is None and not self._vault.meter.covers(self._with(batch, self._ahead)):
             self._counting = asyncio.create_task(self._count_ahead(batch))
             self._counting.add_done_callback(self._counted)
 
     def _counted(self, counting: asyncio.Task[None]) -> None:
         self._counting = None
         if not counting.cancelled():
-            self._broken = self._broken or counting.exception()
+            counting.exception()  # whoever needs what was to be counted counts it again, and is told
         self._wake.set()
 
     @property
@@ -243,7 +246,7 @@ class Sender:
         if seconds == math.inf:
             await self._wake.wait()
             return
-        alarm = self._loop.call_later(max(seconds, 0.0), self._wake.set)
+        alarm = self._loop.call_later(max(seconds, TICK), self._wake.set)
         try:
             await self._wake.wait()
         finally:

@@ -153,10 +153,7 @@ class Batch:
     @property
     def parts(self) -> frozenset[int]:
         """Parts that wait for the answers."""
-        first, last = self.asked[0].window, self.asked[-1].window
-        if first is last:  # rows stand in order
-            return frozenset((first.part.index,))
-        return frozenset([asked.window.part.index for asked in self.asked])
+        return frozenset([window.part.index for window, _ in self.asked])
 
     @property
     def rows(self) -> list[int]:

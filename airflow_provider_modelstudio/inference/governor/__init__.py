@@ -10,7 +10,8 @@ What holds a request back, each learned from what the service does:
 
 * *pace*: requests and tokens a second.
   Unlimited until a refusal; then 0.85 of what was let in of late, back to that peak along a cubic, and on beyond it.
-* *concurrency*: from 4, two more for each answer up to 32, then one, until latency rises or a refusal comes; then AIMD.
+* *concurrency*: from 4, two more for each answer up to 32 (108 where answers are quick), then one, until latency rises or
+  a refusal comes; then AIMD.
 * *pause*: ``Retry-After`` holds the whole task, not one request.
 * *breaker*: after five failures in a row, one probe at a time with growing pauses between.
 * *budget*: asking again after failures may add a tenth to the requests, and 20.

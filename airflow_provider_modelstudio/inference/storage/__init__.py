@@ -44,9 +44,6 @@ class Log(Protocol):
         After an error nobody knows how much was written: what comes next belongs into another log.
         """
 
-    async def close(self) -> None:
-        """Nothing more will come."""
-
 
 class Storage(Protocol):
     """What the commit protocol needs of a store. All calls may raise :class:`~..errors.StorageError`, and

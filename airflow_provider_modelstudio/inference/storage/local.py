@@ -259,15 +259,11 @@ class LocalStorage:
         self._make_folder(path.parent)
         with self._told(path):
             try:
-                descriptor = self._disk.create(path)
+                self._disk.close(self._disk.create(path))
             except FileExistsError as error:
                 raise ObjectExistsError(f"{path} exists already") from error
-            try:
-                self._sync(path.parent)
-            except OSError:
-                self._disk.close(descriptor)
-                raise
-        return LocalLog(self._disk, path, descriptor, self._told)
+            self._sync(path.parent)
+        return LocalLog(self._disk, path, self._told)
 
     def _create_from(self, key: str, source: Path) -> None:
         path = self._path(key)

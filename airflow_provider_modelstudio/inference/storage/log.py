@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import threading
 from typing import TYPE_CHECKING
-
-from airflow_provider_modelstudio.inference.errors import StorageError
 
 from . import ObjectMissingError
 
@@ -22,51 +18,45 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalLog"]
 
-_GONE = frozenset({errno.ENOENT, errno.ESTALE})
-
 
 class LocalLog:
-    """See :class:`~.Log`."""
+    """See :class:`~.Log`.
 
-    def __init__(
-        self, disk: Posix, path: Path, descriptor: int, told: Callable[[Path], AbstractContextManager[None]]
-    ) -> None:
-        """:param descriptor: of the new file, to be closed by this object.
+    The file is opened for each piece: some network disks only keep what was written once it is closed, and one that
+    was removed cannot be opened.
+    """
+
+    def __init__(self, disk: Posix, path: Path, told: Callable[[Path], AbstractContextManager[None]]) -> None:
+        """:param path: of an empty file.
         :param told: says what the disk refused.
         """
         self._disk = disk
         self._path = path
-        self._descriptor: int | None = descriptor
-        """``None`` once it is closed."""
         self._told = told
-        self._using = threading.Lock()
-        """Who is cancelled leaves a thread that writes; closed under it, its descriptor might be another file's."""
 
     async def append(self, *content: Piece) -> None:
         """See :class:`~.Log`."""
         await asyncio.to_thread(self._append, content)
 
-    async def close(self) -> None:
-        """See :class:`~.Log`."""
-        await asyncio.to_thread(self._close)
-
     def _append(self, content: tuple[Piece, ...]) -> None:
-        with self._using, self._told(self._path):
-            if self._descriptor is None:
-                raise StorageError(f"{self._path} is closed; what comes next belongs into another log")
+        with self._told(self._path):
             try:
-                self._disk.write(self._descriptor, content)
-                self._disk.sync(self._descriptor)
+                descriptor = self._disk.reopen(self._path)
+                try:
+                    self._disk.write(descriptor, content)
+                    self._disk.sync(descriptor)
+                finally:
+                    self._disk.close(descriptor)
                 # Not how many names the file has: NFS and FUSE keep one for a file that is open, and some mounts show none.
                 self._path.lstat()
             except OSError as error:
-                if error.errno not in _GONE:
+                if error.errno != errno.ENOENT and not (error.errno == errno.ESTALE and self._is_gone()):
                     raise
                 raise ObjectMissingError(f"{self._path} was removed while it was written") from error
 
-    def _close(self) -> None:
-        # What was acknowledged is synced: an error tells nothing, and the descriptor is given back all the same.
-        with self._using, contextlib.suppress(OSError):
-            descriptor, self._descriptor = self._descriptor, None
-            if descriptor is not None:
-                self._disk.close(descriptor)
+    def _is_gone(self) -> bool:
+        try:
+            self._path.lstat()
+        except FileNotFoundError:
+            return True
+        return False

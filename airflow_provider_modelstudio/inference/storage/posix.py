@@ -34,6 +34,10 @@ class Posix:
         """A descriptor of a new, empty file."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
 
+    def reopen(self, path: Path) -> int:
+        """A descriptor of a file that is there, to :meth:`write` at its end."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+
     def open(self, path: Path) -> int:
         """A descriptor of a file or folder that is there, to :meth:`sync` it."""
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)

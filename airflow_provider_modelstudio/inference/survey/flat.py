@@ -43,11 +43,13 @@ def pick(group: pa.RecordBatch, places: np.ndarray, at: np.ndarray) -> Iterator[
     most of it. Else the rows are copied, in one piece.
     """
     ends = np.flatnonzero((np.diff(at) != 1) | (np.diff(places) != 1)) + 1
-    if 2 * len(at) < group.num_rows or (len(ends) + 1) * RUN_ROWS > len(at):
-        yield places, group.take(pa.array(at))
-        return
-    for run, first in zip(np.split(places, ends), at[[0, *ends]].tolist(), strict=True):
-        yield run, group.slice(first, len(run))
+    if (len(ends) + 1) * RUN_ROWS <= len(at):
+        runs = np.split(places, ends)
+        slices = [group.slice(first, len(run)) for run, first in zip(runs, at[[0, *ends]].tolist(), strict=True)]
+        if 2 * sum(piece.nbytes for piece in slices) >= group.nbytes:
+            yield from zip(runs, slices, strict=True)
+            return
+    yield places, group.take(pa.array(at))
 
 
 def lay_out(reader: PartReader, path: Path) -> bool:

@@ -6,6 +6,7 @@ Where a store has logs, segments follow each other in one until it is large; els
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import zlib
 from dataclasses import dataclass
@@ -34,14 +35,13 @@ __all__ = [
     "read_segments",
 ]
 
+log = logging.getLogger(__name__)
+
 _MAGIC = b"MSJ1"
 _HEADER = struct.Struct("<4sIQ")
 KEY_TYPE = pa.binary(16)
-LOG_BYTES = 16 * 1024 * 1024
+LOG_BYTES = 4 * 1024 * 1024
 """After which a new log begins: what is in none but finished parts goes a whole log at a time."""
-_CLOSE_SECONDS = 1.0
-_COMMIT = -1
-"""Stands for the commit among the parts that a log waits for."""
 
 
 def once_key(key: bytes) -> bytes:
@@ -109,8 +109,13 @@ def decode_segment(content: bytes | memoryview) -> Segment | None:
     # The checksum of nothing is 0, and an answer may well hold the four letters before zeros.
     if magic != _MAGIC or not 0 < size == body.nbytes or zlib.crc32(body) != checksum:
         return None
-    with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-        batch = reader.read_next_batch()
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+            batch = reader.read_next_batch()
+    except (pa.ArrowException, StopIteration):  # an answer holds what looks like a segment
+        return None
+    if batch.schema.names[:3] != ["", "row", "error"]:
+        return None
     answers = pa.RecordBatch.from_arrays(batch.columns[3:], schema=pa.schema(list(batch.schema)[3:]))
     run_key = (batch.schema.metadata or {}).get(b"run_key", b"").decode()
     return Segment(run_key, batch.column(0), batch.column(1), batch.column(2), answers)
@@ -174,6 +179,7 @@ class Journal:
         """Objects of this attempt."""
         self._log: Log | None = None
         """The one that is written; ``None`` before the first segment and after an error."""
+        self._log_key = ""
         self._log_size = 0
         self._queue: list[tuple[Record, asyncio.Future[None]]] = []
         self._flushing: set[asyncio.Task[None]] = set()
@@ -210,59 +216,51 @@ class Journal:
             self._flushing = {task for task in self._flushing if task is not me}
 
     async def _write_segment(self, records: Sequence[Record]) -> None:
-        # In the loop: half a millisecond is less than a thread takes to hand over the interpreter and back.
-        content = encode_segment(records, self._run_key)
-        parts = set().union(*(record.parts for record in records))
-        if any(error is not None for record in records for error in record.errors):
-            # A reason is in no part, and rows of later parts may ask the same: it stays until the commit.
-            parts.add(_COMMIT)
-        if self._log is not None and self._log_size >= self._log_bytes:
-            await self._end_log()
+        """Write down what came. What holds reasons goes apart: a reason is in no part, and rows of later parts may ask
+        the same, so it stays until the commit.
+        """
+        plain = [record for record in records if not any(error is not None for error in record.errors)]
+        reasons = [record for record in records if any(error is not None for error in record.errors)]
+        if reasons:
+            await self._storage.create(self._next_key(), *encode_segment(reasons, self._run_key))
+        if plain:
+            # In the loop: half a millisecond is less than a thread takes to hand over the interpreter and back.
+            content = encode_segment(plain, self._run_key)
+            await self._write(content, set().union(*(record.parts for record in plain)))
+
+    async def _write(self, content: Sequence[Piece], parts: set[int]) -> None:
+        """:param parts: those that wait for it."""
+        if self._log_size >= self._log_bytes:
+            self._log = None
         if self._log is not None:
             try:
                 await self._append(self._log, content, parts)
-            except ObjectMissingError:  # an attempt that took this one for dead, and its run for replaced
-                pass
+            except ObjectMissingError:
+                log.warning("somebody has removed %s, which is being written", self._storage.locate(self._log_key))
             else:
                 return
         key = self._next_key()
-        log = await self._storage.start_log(key)
-        if log is None:
+        begun = await self._storage.start_log(key)
+        if begun is None:
             await self._storage.create(key, *content)
             self._waiting_for[key] = parts
         else:
-            self._log, self._log_size = log, 0
+            self._log, self._log_key, self._log_size = begun, key, 0
             self._waiting_for[key] = set()
-            await self._append(log, content, parts)
+            await self._append(begun, content, parts)
 
-    async def _append(self, log: Log, content: Sequence[Piece], parts: set[int]) -> None:
-        self._waiting_for[self._current] |= parts  # before it is there: no part is sealed without it
+    async def _append(self, begun: Log, content: Sequence[Piece], parts: set[int]) -> None:
+        self._waiting_for[self._log_key] |= parts  # before it is there: no part is sealed without it
         try:
-            await log.append(*content)
+            await begun.append(*content)
         except BaseException:
-            await self._end_log()
+            self._log = None
             raise
         self._log_size += sum(len(piece) for piece in content)
 
-    @property
-    def _current(self) -> str:
-        """Object of this attempt that was begun last."""
-        return f"{self._folder}/e{self.epoch}-{self._begun:08d}.seg"
-
     def _next_key(self) -> str:
         self._begun += 1
-        return self._current
-
-    async def _end_log(self) -> None:
-        log, self._log = self._log, None
-        if log is not None:
-            await log.close()
-
-    async def close(self) -> None:
-        """Nothing more will be appended. Who waited for what is being written has given up; it is paid for all the same."""
-        if self._flushing:
-            await asyncio.wait(self._flushing, timeout=_CLOSE_SECONDS)
-        await self._end_log()
+        return f"{self._folder}/e{self.epoch}-{self._begun:08d}.seg"
 
     async def drop_part(self, part: int) -> None:
         """Forget objects of which every answer is in a sealed part, now that ``part`` is one."""
@@ -271,8 +269,8 @@ class Journal:
         done = [key for key, parts in self._waiting_for.items() if not parts]
         for key in done:
             del self._waiting_for[key]
-        if self._current in done:
-            await self._end_log()
+        if self._log_key in done:
+            self._log = None
         await self._storage.delete(*done)
 
     async def segments(self) -> list[str]:
@@ -283,7 +281,7 @@ class Journal:
         """Everything in an object of the journal."""
         content = await self._storage.read(key)
         self._read[key] = len(content)
-        return read_segments(key, content)
+        return await asyncio.to_thread(read_segments, key, content)
 
     async def segment(self, place: Place) -> Segment | None:
         """One segment; ``None`` when it is damaged."""
@@ -298,7 +296,7 @@ class Journal:
 
         What has grown since it was read stays: somebody who was frozen woke up and kept an answer in it.
         """
-        await self._end_log()
+        self._log = None
         for key in keys:
             lease.check()
             if key in self._read:
