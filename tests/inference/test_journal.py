@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import struct
+import zlib
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -444,4 +446,15 @@ def test_an_answer_that_looks_like_an_empty_segment_is_none():
     sound = b"".join(encode_segment([_blobs(0, [MAGIC + bytes(12)])], "run"))
     reading = read_segments("key", bytes([sound[0] ^ 1]) + sound[1:] + sound)
     assert [place for place, _ in reading.segments] == [Place("key", len(sound), 2 * len(sound))]
+    assert (reading.cut, reading.damaged) == (False, True)
+
+
+@pytest.mark.parametrize("body", [b"no stream of Arrow's", pa.schema([]).serialize().to_pybytes(), b"\xff" * 40])
+def test_what_only_looks_like_a_segment_is_none(body):
+    """The bytes of an answer are whatever somebody sent, even with the checksum of a segment."""
+    sound = b"".join(encode_segment([record(0)], "run"))
+    alike = struct.pack("<4sIQ", MAGIC, zlib.crc32(body), len(body)) + body
+    assert decode_segment(alike) is None
+    reading = read_segments("key", sound + alike + sound)
+    assert [place.start for place, _ in reading.segments] == [0, len(sound) + len(alike)]
     assert (reading.cut, reading.damaged) == (False, True)

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.tasks import RequestLimits
@@ -69,3 +70,26 @@ def test_nobody_waits_for_the_books(place, seconds):
         assert slow < quick + 5 * seconds
     else:
         assert slow > 2 * quick
+
+
+def test_books_that_cannot_be_written_ahead_end_no_run(place):
+    """What is counted ahead is needed later, or never: a store in trouble just then is asked again when it is."""
+    texts = [f"row number {i}" for i in range(200)]
+    place.write(texts)
+    books = []
+
+    class TroubledBooks(LocalStorage):
+        async def replace(self, key, content):
+            if "/spent/" in key:
+                books.append(content)
+                if len(books) == 2:  # the first one was needed at once
+                    raise StorageError("a store in trouble")
+            await super().replace(key, content)
+
+    place.run(
+        Scripted(lambda number, asked: asyncio.sleep(0.05 + number % 7 / 60)),
+        Hashes(limits=RequestLimits(rows=1)),
+        storage=TroubledBooks,
+    )
+    place.check(texts)
+    assert len(books) > 2

@@ -112,7 +112,7 @@ def decode_segment(content: bytes | memoryview) -> Segment | None:
     try:
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             batch = reader.read_next_batch()
-    except (pa.ArrowException, StopIteration):  # an answer holds what looks like a segment
+    except (pa.ArrowException, OSError, StopIteration):  # an answer holds what looks like a segment
         return None
     if batch.schema.names[:3] != ["", "row", "error"]:
         return None
