@@ -24,12 +24,16 @@ class Wire:
         self.written: list[bytes] = []
         self.unsent = 0
         self.open = True
+        self.ending = False
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
+
+    def is_closing(self) -> bool:
+        return self.ending or not self.open
 
     def abort(self) -> None:
         self.open = False
@@ -59,8 +63,8 @@ def loop():
 
 @pytest.fixture
 def connect(loop):
-    def make() -> HttpConnection:
-        return HttpConnection(Clock(loop), Wire(), lambda _: None)
+    def make(wire: Wire | None = None) -> HttpConnection:
+        return HttpConnection(Clock(loop), wire or Wire(), lambda _: None)
 
     return make
 
@@ -227,12 +231,30 @@ def test_the_next_answer_has_nothing_of_the_one_before(connect):
     assert outcome(ask(connection, WHOLE)) == Exchange(200, {"content-length": "2"}, b"ok")
 
 
-def test_an_answer_before_its_question_was_sent(connect):
-    """A refusal may come while the question is still being sent; the rest of it must not go before the next one."""
-    connection = connect()
-    connection.transport.unsent = 1
+@pytest.mark.parametrize("where", ["here", "below"])
+def test_an_answer_before_its_question_was_sent(connect, where):
+    """A refusal may come while the question is still being sent; the rest of it must not go before the next one.
+
+    With TLS the rest lies below it, and TLS does not know.
+    """
+    tcp, tls = Wire(), Wire()
+    connection = connect(tcp)
+    connection.transport = tls
+    (tls if where == "here" else tcp).unsent = 1
     assert outcome(ask(connection, WHOLE)) == Exchange(200, {"content-length": "2"}, b"ok")
     assert connection.closed
+
+
+@pytest.mark.parametrize("where", ["here", "below"])
+def test_nothing_is_asked_where_the_connection_is_closing(connect, where):
+    """A transport knows that it closes before it says so, and that of TLS does not know it of what is below."""
+    tcp, tls = Wire(), Wire()
+    connection = connect(tcp)
+    connection.transport = tls
+    (tls if where == "here" else tcp).ending = True
+    assert not connection.closed
+    assert outcome(ask(connection)) == (Fault.CONNECTION, False)
+    assert tls.written == []
 
 
 @pytest.mark.parametrize(

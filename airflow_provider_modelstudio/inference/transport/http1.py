@@ -46,6 +46,8 @@ class HttpConnection(asyncio.Protocol):
         on_lost: Callable[[HttpConnection], object],
     ) -> None:
         self.transport = transport
+        self._tcp = transport
+        """What carries ``transport``, where that has TLS, which knows nothing of what becomes of it."""
         self.closed = False
         self.idle_since = 0.0
         """By the loop's clock; kept by whoever pools it."""
@@ -55,6 +57,11 @@ class HttpConnection(asyncio.Protocol):
         """Done when nothing of it is open any more."""
         self._waiter: asyncio.Future[Exchange] | None = None
 
+    @property
+    def closing(self) -> bool:
+        """Whether it takes no question any more. It may be on the point of closing, and not have been told yet."""
+        return self.closed or self.transport.is_closing() or self._tcp.is_closing()
+
     def ask(self, request: bytes, *, most_bytes: int, by: float) -> asyncio.Future[Exchange]:
         """What the server answers to the bytes of a request, at most ``most_bytes`` of body, before the loop's clock says ``by``.
 
@@ -62,7 +69,7 @@ class HttpConnection(asyncio.Protocol):
         Raises :class:`~.exchange.ExchangeError`. Whoever stops waiting has to :meth:`abort`.
         """
         waiter: asyncio.Future[Exchange] = self._loop.create_future()
-        if self.closed:
+        if self.closing:
             waiter.set_exception(
                 ExchangeError("the connection broke (before it was used)", fault=Fault.CONNECTION, sent=False)
             )
@@ -174,7 +181,8 @@ class HttpConnection(asyncio.Protocol):
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         # An answer that comes before its question was sent leaves the rest of the question on the way.
-        keep = not self._surplus and not self.closed and not self.transport.get_write_buffer_size()
+        unsent = self.transport.get_write_buffer_size() or self._tcp.get_write_buffer_size()
+        keep = not self._surplus and not self.closed and not unsent
         self._settle(Exchange(self._status, self._headers, body), keep=keep)
 
     def _overlong(self) -> None:

@@ -108,9 +108,7 @@ class ElasticNode:
         """A connection that waits for a question."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.closed:
-                continue
-            if now - connection.idle_since <= IDLE_SECONDS:
+            if now - connection.idle_since <= IDLE_SECONDS and not connection.closing:
                 return connection
             connection.abort()
         return None
