@@ -6,6 +6,7 @@ import asyncio
 import base64
 import socket
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -291,6 +292,34 @@ def test_a_name_server_that_does_not_answer(serve, talk, names, limit):
     with pytest.raises(RequestError, match="no connection in time") as caught:
         talk(serve(saying(ANSWER)), main, allow_http=True, url="http://es.example:9200", **given)
     assert time.monotonic() - began < 5
+    assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, UnicodeError, KeyError])
+@pytest.mark.parametrize("method", ["getaddrinfo", "create_connection"])
+def test_whatever_keeps_from_connecting(serve, talk, error, method):
+    """Whatever a loop raises: it is no connection, nothing was billed, and what it says is not passed on."""
+
+    async def main(transport: ElasticTransport) -> RequestError:
+        async def broken(*_: object, **__: object) -> None:
+            raise error("canary")
+
+        setattr(asyncio.get_running_loop(), method, broken)
+        with pytest.raises(RequestError) as caught:
+            await infer(transport)
+        return caught.value
+
+    failed = talk(serve(saying(ANSWER)), main)
+    assert (failed.fault, failed.maybe_billed) == (Fault.CONNECTION, False)
+    assert failed.reason == f"no connection: {error.__name__}"
+    assert "canary" not in "".join(traceback.format_exception(failed))
+
+
+def test_a_proxy_with_a_name_that_none_can_have(serve, talk):
+    """A label too long for the name system is told like a name that leads nowhere."""
+    proxy = f"http://me:canary-1@{'ü' * 70}.example:3128"
+    with pytest.raises(RequestError, match="no connection: ") as caught:
+        talk(serve(saying(ANSWER)), infer, url="https://es.example.com", proxy=proxy)
     assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
 
 

@@ -66,13 +66,18 @@ class Connector:
         try:
             async with asyncio.timeout_at(by) as limit:
                 return await self._open(loop, on_lost)
+        except ExchangeError:
+            raise
         except ssl.SSLCertVerificationError as exc:
-            cause: Exception = exc
+            cause: Exception | None = exc
             reason = f"the server's certificate is not trusted: {exc.verify_message or 'unknown reason'}"
         except (OSError, RuntimeError) as exc:  # uvloop raises RuntimeError, too
             cause = exc
             said = exc.strerror if isinstance(exc, OSError) else None
             reason = "no connection in time" if limit.expired() else f"no connection: {said or type(exc).__name__}"
+        except Exception as exc:  # what comes of odd names, and of what a loop cannot do: it may quote a secret
+            cause = None
+            reason = f"no connection: {type(exc).__name__}"
         raise ExchangeError(reason, fault=Fault.CONNECTION, sent=False) from cause
 
     async def close(self) -> None:
