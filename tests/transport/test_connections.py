@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import select
 import socket
 import time
 import traceback
@@ -125,6 +126,40 @@ def test_a_connection_that_went_stale_is_not_used(serve, talk, tmp_path, handler
         await infer(transport)
 
     talk(server, twice, ca_certificate=str(file) if file else None)
+    assert (len(server.posts), server.connections) == (2, 2)
+
+
+@pytest.mark.parametrize("end", ["closed", "reset", "spoken on"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+def test_what_lies_unread_is_seen_before_a_connection_is_used(serve, talk, tmp_path, end, encrypted):
+    """A loop that was busy has not read yet that the server closed, or what it said unasked."""
+    context, file = certificate(tmp_path) if encrypted else (None, None)
+    back = asyncio.Event()
+
+    async def handler(received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply(200, {"text_embedding": [len(server.posts)]}))
+        await writer.drain()
+        if len(server.posts) > 1:
+            return
+        await back.wait()
+        if end == "closed":
+            writer.close()
+        elif end == "reset":
+            writer.transport.abort()
+        else:
+            writer.write(reply(200, {"text_embedding": ["unasked"]}))
+
+    server: Loopback = serve(handler, tls=context)
+
+    async def twice(transport: ElasticTransport) -> bytes:
+        await infer(transport)
+        (connection,) = transport._node._idle
+        server._loop.call_soon_threadsafe(back.set)
+        assert select.select([connection.transport.get_extra_info("socket").fileno()], [], [], 5)[0]  # the loop stands
+        assert not connection.closed
+        return (await infer(transport)).body
+
+    assert talk(server, twice, ca_certificate=str(file) if file else None) == b'{"text_embedding": [2]}'
     assert (len(server.posts), server.connections) == (2, 2)
 
 
@@ -296,7 +331,7 @@ def test_a_name_server_that_does_not_answer(serve, talk, names, limit):
 
 
 @pytest.mark.parametrize("error", [TypeError, ValueError, UnicodeError, KeyError])
-@pytest.mark.parametrize("method", ["getaddrinfo", "create_connection"])
+@pytest.mark.parametrize("method", ["getaddrinfo", "start_tls"])
 def test_whatever_keeps_from_connecting(serve, talk, error, method):
     """Whatever a loop raises: it is no connection, nothing was billed, and what it says is not passed on."""
 
@@ -309,7 +344,8 @@ def test_whatever_keeps_from_connecting(serve, talk, error, method):
             await infer(transport)
         return caught.value
 
-    failed = talk(serve(saying(ANSWER)), main)
+    server = serve(saying(ANSWER))
+    failed = talk(server, main, url=server.url.replace("http:", "https:"))
     assert (failed.fault, failed.maybe_billed) == (Fault.CONNECTION, False)
     assert failed.reason == f"no connection: {error.__name__}"
     assert "canary" not in "".join(traceback.format_exception(failed))

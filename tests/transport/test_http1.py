@@ -35,6 +35,9 @@ class Wire:
     def is_closing(self) -> bool:
         return self.ending or not self.open
 
+    def get_extra_info(self, name: str) -> None:
+        return None
+
     def abort(self) -> None:
         self.open = False
 

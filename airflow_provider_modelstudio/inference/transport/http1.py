@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -56,11 +57,21 @@ class HttpConnection(asyncio.Protocol):
         self.end: asyncio.Future[None] = loop.create_future()
         """Done when nothing of it is open any more."""
         self._waiter: asyncio.Future[Exchange] | None = None
+        self._unread = None
+        socket = transport.get_extra_info("socket")
+        if socket is not None and (descriptor := socket.fileno()) >= 0:
+            self._unread = select.poll()
+            self._unread.register(descriptor, select.POLLIN)
 
     @property
     def closing(self) -> bool:
         """Whether it takes no question any more. It may be on the point of closing, and not have been told yet."""
         return self.closed or self.transport.is_closing() or self._tcp.is_closing()
+
+    @property
+    def stale(self) -> bool:
+        """Whether it takes no question, or something lies unread that nobody has asked for: bytes, or the end."""
+        return self.closing or (self._unread is not None and bool(self._unread.poll(0)))
 
     def ask(self, request: bytes, *, most_bytes: int, by: float) -> asyncio.Future[Exchange]:
         """What the server answers to the bytes of a request, at most ``most_bytes`` of body, before the loop's clock says ``by``.

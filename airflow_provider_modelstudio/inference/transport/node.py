@@ -108,7 +108,7 @@ class ElasticNode:
         """A connection that waits for a question."""
         while self._idle:
             connection = self._idle.pop()
-            if now - connection.idle_since <= IDLE_SECONDS and not connection.closing:
+            if now - connection.idle_since <= IDLE_SECONDS and not connection.stale:
                 return connection
             connection.abort()
         return None
