@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import tracemalloc
+import zlib
 from typing import TYPE_CHECKING
 
 import cbor2
@@ -245,6 +246,29 @@ def test_damaged_compression(serve, talk, packed):
     with pytest.raises(RequestError) as caught:
         talk(serve(saying(reply(200, packed, content_encoding="gzip"))), infer)
     assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CUT, True)
+
+
+@pytest.mark.parametrize("status", [401, 413, 429, 503])
+@pytest.mark.parametrize(
+    ("packed", "encoding"),
+    [
+        (gzip.compress(b'{"a":1}', mtime=0)[:-6], "gzip"),
+        (b"\x1f\x8bnonsense", "gzip"),
+        (b"", "gzip"),
+        (zlib.compress(b'{"a":1}', wbits=-zlib.MAX_WBITS), "deflate"),
+        (gzip.compress(bytes(5_000_000)), "gzip"),
+        (bytes(5_000_000), "gzip"),
+    ],
+    ids=["cut", "damaged", "empty", "raw deflate", "too long unpacked", "too long packed"],
+)
+def test_an_error_keeps_its_status_however_it_was_compressed(serve, talk, status, packed, encoding):
+    """What an error says may be lost, and its status decides what is done about it."""
+    server = serve(saying(reply(status, packed, content_encoding=encoding, retry_after="3")))
+    with pytest.raises(RequestError) as caught:
+        talk(server, infer)
+    failed = caught.value
+    assert (failed.fault, failed.status, failed.retry_after) == (Fault.HTTP, status, 3.0)
+    assert not failed.maybe_billed
 
 
 def test_page_of_a_proxy_with_200(serve, talk):

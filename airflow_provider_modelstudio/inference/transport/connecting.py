@@ -75,7 +75,7 @@ class Connector:
             cause = exc
             said = exc.strerror if isinstance(exc, OSError) else None
             reason = "no connection in time" if limit.expired() else f"no connection: {said or type(exc).__name__}"
-        except Exception as exc:  # what comes of odd names, and of what a loop cannot do: it may quote a secret
+        except Exception as exc:  # noqa: BLE001  # odd names, what a loop cannot do; it may quote a secret
             cause = None
             reason = f"no connection: {type(exc).__name__}"
         raise ExchangeError(reason, fault=Fault.CONNECTION, sent=False) from cause

@@ -28,7 +28,10 @@ def new_parser(reader: object) -> HttpResponseParser:
     """A parser for one answer, which calls ``reader``; as lenient as browsers are: a paid answer cannot be bought back."""
     parser = HttpResponseParser(reader)
     parser.set_dangerous_leniencies(
-        lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        lenient_headers=True,
+        lenient_keep_alive=True,  # else "Connection: close" of an interim answer would spoil the one that follows
+        lenient_optional_cr_before_lf=True,
+        lenient_spaces_after_chunk_size=True,
     )
     return parser
 
@@ -155,7 +158,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._head_room -= len(name) + len(value)
         self._headers.setdefault(
-            name.decode("ascii", "replace").lower(), value.decode("utf-8", "surrogateescape").strip()
+            name.decode("ascii", "replace").strip().lower(), value.decode("utf-8", "surrogateescape").strip()
         )
 
     def on_headers_complete(self) -> None:
@@ -173,7 +176,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_body(self, chunk: bytes) -> None:
         """Some of the body."""
-        if self._whole:
+        if self._whole or not self._status:  # an interim answer has no body, and may send one all the same
             return
         self._silence = 0
         self._room -= len(chunk)

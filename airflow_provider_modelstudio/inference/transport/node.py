@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from functools import lru_cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -135,21 +136,19 @@ class ElasticNode:
 def _unpacked(answer: Exchange, most_bytes: int) -> Exchange:
     """The answer as it was before a proxy compressed it: we never ask for that, and it costs no paid answer.
 
-    Raises :class:`ExchangeError` for more than ``most_bytes``, and for what is damaged.
+    Raises :class:`ExchangeError` for more than ``most_bytes``, and for what is damaged; of an error its status is left.
     """
     if answer.headers["content-encoding"].lower() not in _COMPRESSIONS:
         return answer
     unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     try:
         body = unzip.decompress(answer.body, most_bytes + 1)
+        if len(body) <= most_bytes and not unzip.eof:
+            raise zlib.error("it ends too early")  # noqa: TRY301  # as much as one that is wrong
     except zlib.error as exc:
-        raise _damaged() from exc
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            return answer._replace(body=b"")
+        raise ExchangeError("the answer was cut or damaged on its way", fault=Fault.CUT, sent=True) from exc
     if len(body) > most_bytes:
         return without_body(answer.status, answer.headers)
-    if not unzip.eof:
-        raise _damaged()
     return answer._replace(body=body)
-
-
-def _damaged() -> ExchangeError:
-    return ExchangeError("the answer was cut or damaged on its way", fault=Fault.CUT, sent=True)
