@@ -281,6 +281,64 @@ def test_nothing_is_open_after_closing(serve, talk):
     assert failed.maybe_billed
 
 
+def test_who_is_still_connecting_sends_nothing_after_closing(serve, talk):
+    """A connection that comes about after aclose() is closed unused, and who waited is told that nothing was sent."""
+    server = serve(saying(ANSWER))
+
+    async def main(transport: ElasticTransport) -> BaseException | None:
+        loop = asyncio.get_running_loop()
+        here, go, connect = asyncio.Event(), asyncio.Event(), loop.create_connection
+
+        async def slowly(*given: object, **options: object) -> object:
+            made = await connect(*given, **options)
+            here.set()
+            await go.wait()
+            return made
+
+        loop.create_connection = slowly
+        asking = asyncio.ensure_future(infer(transport))
+        await here.wait()
+        await transport.aclose()
+        go.set()
+        await asyncio.wait([asking])
+        assert not transport._node._connections
+        await until(lambda: server.connections == 1)
+        await asyncio.sleep(0.01)
+        return asking.exception()
+
+    failed = talk(server, main)
+    assert isinstance(failed, RequestError)
+    assert (failed.fault, failed.maybe_billed, server.received) == (Fault.CONNECTION, False, [])
+
+
+@pytest.mark.parametrize("turns", [1, 5], ids=["not begun", "begun"])
+def test_closing_while_a_name_is_looked_up(serve, talk, names, turns):
+    """Who waits for an address is told that nothing was sent, and is not cancelled; the next one looks anew."""
+    server = serve(saying(ANSWER))
+    names.answers["es.example"] = [["127.0.0.1"]]
+
+    async def main(transport: ElasticTransport) -> list[object]:
+        loop = asyncio.get_running_loop()
+        look_up = loop.getaddrinfo
+
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.sleep(60)
+
+        loop.getaddrinfo = never
+        asking = [asyncio.ensure_future(infer(transport)) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await transport.aclose()
+        loop.getaddrinfo = look_up
+        told = await asyncio.gather(*asking, return_exceptions=True)
+        await infer(transport)
+        return told
+
+    told = talk(server, main, allow_http=True, url=f"http://es.example:{server.port}")
+    assert [(type(one), one.fault, one.maybe_billed) for one in told] == [(RequestError, Fault.CONNECTION, False)] * 3
+    assert len(server.posts) == 1
+
+
 # --------------------------------------------------------------------------------------------------------------- names
 
 

@@ -83,6 +83,7 @@ class Connector:
     async def close(self) -> None:
         """Wait for nobody's address any more."""
         looks = list(self._looks.values())
+        self._looks.clear()  # one that is cancelled before it begins does not do it
         for look in looks:
             look.cancel()
         await asyncio.gather(*looks, return_exceptions=True)
@@ -120,14 +121,17 @@ class Connector:
             look = self._looks[host, port] = loop.create_task(self._look(loop, host, port))
             look.add_done_callback(_heard)
         # Who waits may be cancelled, and the others wait on.
-        return await asyncio.shield(look)
+        await asyncio.wait([look])
+        if look.cancelled():  # by close(): whoever waited was not
+            raise ConnectionAbortedError
+        return look.result()
 
     async def _look(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Any]:
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=_flags(host))
         finally:
             # Who comes later asks anew: who has moved must not be sought where he was.
-            del self._looks[host, port]
+            self._looks.pop((host, port), None)
         for *_, address in found:
             if why := forbidden_address(str(address[0])):
                 raise OSError(None, f"{host} resolves to {address[0]}: refused, this is {why}")

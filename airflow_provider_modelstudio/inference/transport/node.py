@@ -47,6 +47,8 @@ class ElasticNode:
         self._idle: list[HttpConnection] = []
         """The one used last stands last."""
         self._sweep: asyncio.TimerHandle | None = None
+        self._closings = 0
+        """How often it was closed."""
 
     async def exchange(
         self,
@@ -81,15 +83,16 @@ class ElasticNode:
         return answer
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Who is still connecting sends nothing any more."""
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
         self._idle.clear()
-        await self._connector.close()
+        self._closings += 1
         ends = [connection.end for connection in self._connections]
         for connection in list(self._connections):
             connection.abort()
+        await self._connector.close()
         if ends:
             await asyncio.wait(ends, timeout=_CLOSING_SECONDS)
 
@@ -101,7 +104,11 @@ class ElasticNode:
         return "\r\n".join([*lines, ""]).encode()
 
     async def _connected(self, by: float) -> HttpConnection:
+        closings = self._closings
         connection = await self._connector.open(by, self._connections.discard)
+        if self._closings != closings:
+            connection.abort()
+            raise ExchangeError("no connection: closed here", fault=Fault.CONNECTION, sent=False)
         self._connections.add(connection)
         return connection
 
