@@ -366,7 +366,7 @@ def test_a_dead_address_among_several_is_passed_over(serve, talk, names, silent,
 @pytest.mark.parametrize(
     "first", [b"", b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"]
 )
-def test_one_deadline_over_everything(serve, talk, first):
+def test_one_deadline_over_the_whole_answer(serve, talk, first):
     """A server that drips a byte now and then, in the headers or in the body, is given up at the deadline."""
 
     async def drip(received: Received, writer: asyncio.StreamWriter) -> None:

@@ -361,7 +361,7 @@ class ClusterConfig:
 
     @property
     def deadline(self) -> float:
-        """Seconds after which a call is given up, whatever it is waiting for."""
+        """Seconds after which a question that was sent is given up, whatever it is waiting for."""
         return self.server_timeout + self.round_trip
 
     @property

@@ -56,15 +56,14 @@ class Connector:
         self._connect_timeout = config.connect_timeout
         self._looks: dict[tuple[str, int], asyncio.Task[list[Any]]] = {}
 
-    async def open(self, by: float, on_lost: Callable[[HttpConnection], object]) -> HttpConnection:
-        """A new connection, before the loop's clock says ``by`` and within the time that connecting may take.
+    async def open(self, on_lost: Callable[[HttpConnection], object]) -> HttpConnection:
+        """A new connection, within the time that connecting may take.
 
         Raises :class:`~.exchange.ExchangeError`; nothing was sent.
         """
         loop = asyncio.get_running_loop()
-        by = min(by, loop.time() + self._connect_timeout)
         try:
-            async with asyncio.timeout_at(by) as limit:
+            async with asyncio.timeout(self._connect_timeout) as limit:
                 return await self._open(loop, on_lost)
         except ExchangeError:
             raise

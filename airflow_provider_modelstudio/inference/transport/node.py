@@ -33,7 +33,7 @@ _COMPRESSIONS = frozenset({"deflate", "gzip", "x-gzip"})
 class ElasticNode:
     """The way to one cluster: as many connections as there are questions at a time.
 
-    No repeating, no redirects, no cookies, no log of bodies; one deadline over everything.
+    No repeating, no redirects, no cookies, no log of bodies; connecting has its limit, and what follows one deadline.
     Belongs to the event loop of its first exchange until it is closed.
     """
 
@@ -60,16 +60,18 @@ class ElasticNode:
         deadline: float,
         most_bytes: int,
     ) -> Exchange:
-        """One answer within ``deadline`` seconds, name look-up and body included, of at most ``most_bytes``.
+        """One answer of at most ``most_bytes``, within ``deadline`` seconds from when the question is written.
+
+        Connecting comes before that, in the time that the connection's settings give it.
 
         Raises :class:`ExchangeError`, or ``ValueError`` for a header that holds a line break.
         """
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        by = now + deadline
         head = self._head(method, target, tuple(headers.items()))
         request = head + b"\r\n" if body is None else b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
-        connection = self._rested(now) or await self._connected(by)
+        connection = self._rested(loop.time()) or await self._connected()
+        # The server's clock starts as late as this: if ours started before, the server might not give up first.
+        by = loop.time() + deadline
         try:
             answer = await connection.ask(request, most_bytes=most_bytes, by=by)
         except BaseException:
@@ -103,9 +105,9 @@ class ElasticNode:
             raise ValueError("a header holds a line break")  # not quoted: it may be the key
         return "\r\n".join([*lines, ""]).encode()
 
-    async def _connected(self, by: float) -> HttpConnection:
+    async def _connected(self) -> HttpConnection:
         closings = self._closings
-        connection = await self._connector.open(by, self._connections.discard)
+        connection = await self._connector.open(self._connections.discard)
         if self._closings != closings:
             connection.abort()
             raise ExchangeError("no connection: closed here", fault=Fault.CONNECTION, sent=False)
