@@ -279,6 +279,16 @@ def test_page_of_a_proxy_with_200(serve, talk):
     assert (caught.value.fault, caught.value.status, caught.value.maybe_billed) == (Fault.NOT_ELASTICSEARCH, 200, False)
 
 
+@pytest.mark.parametrize("media", ["text/plain", "application/octet-stream", ""])
+def test_a_success_of_elasticsearch_in_another_form(serve, talk, media):
+    """What somebody in between relabelled cannot be read, and was paid for where it was asked for money."""
+    server = serve(saying(reply(200, b'{"text_embedding":[]}', media=media)))
+    for ask, billed in ((infer, True), (describe, False)):
+        with pytest.raises(RequestError, match="content type") as caught:
+            talk(server, ask)
+        assert (caught.value.fault, caught.value.maybe_billed) == (Fault.NOT_ELASTICSEARCH, billed)
+
+
 @pytest.mark.parametrize("status", [204, 301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(serve, talk, status):
     """A redirect ends the call: the question and the key go nowhere else."""
@@ -286,7 +296,8 @@ def test_redirect_is_not_followed(serve, talk, status):
     server = serve(saying(reply(status, b"", location=other.url + "/elsewhere")))
     with pytest.raises(RequestError) as caught:
         talk(server, infer)
-    assert (caught.value.fault, caught.value.status) == (Fault.NOT_ELASTICSEARCH, status)
+    failed = caught.value
+    assert (failed.fault, failed.status, failed.maybe_billed) == (Fault.NOT_ELASTICSEARCH, status, False)
     assert not other.received
 
 

@@ -102,6 +102,11 @@ def test_message_says_what_where_and_why(failing):
         (reply(502, b"<h1>Bad gateway</h1>", media="text/html", product=False), True),
         (reply(504, b"<h1>Timeout</h1>", media="text/html", product=False), True),
         (reply(503, b"<h1>Maintenance</h1>", media="text/html", product=False), False),
+        (reply(502, b"", media="", product=False), True),
+        (reply(504, b"", media="", product=False), True),
+        (reply(503, b"", media="", product=False), False),
+        (reply(502, b"", media=""), False),
+        (error(502, "no"), False),
     ],
 )
 def test_what_may_have_been_billed(failing, answer, billed):
