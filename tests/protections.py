@@ -462,6 +462,7 @@ MUTANTS = (
     Mutant("what lies unread is not seen before a connection is used", HTTP, "bool(self._unread.poll(0))", "False", CONNECTIONS),
     Mutant("a gateway that gave up without a word was never paid for", REFUSAL, "(told or waited)", "told", FAILURES),
     Mutant("a success in another form was never paid for", TRANSPORT, "maybe_billed=paid)", "maybe_billed=False)", ANSWERS),
+    Mutant("a proxy is given and passed by", ADDRESS, '            if not self.url.startswith("https:"):', "            if False:", ADDRESSES),
     Mutant("headers may go on for ever", HTTP, "        if self._head_room < 0:", "        if False:", ONE_ANSWER),
     Mutant("what is no body may go on for ever", HTTP, "        elif self._silence > HEAD_BYTES:", "        elif False:", ONE_ANSWER),
     Mutant("what comes unasked is taken for an answer", HTTP, "        if self._waiter is None:\n            self.abort()\n            return\n", "        if self._waiter is None:\n            return\n", (*ONE_ANSWER, *CONNECTIONS)),

@@ -253,6 +253,12 @@ def test_proxies_we_cannot_use(proxy):
     assert caught.value.__cause__ is None
 
 
+def test_a_proxy_is_never_passed_by():
+    """A proxy through which the calls of this cluster cannot go is refused."""
+    with pytest.raises(ConfigurationError, match="proxy is only used with https"):
+        ClusterConfig(url="http://127.0.0.1:9200", proxy="http://proxy:3128")
+
+
 def test_a_url_whose_port_cannot_be_read_is_not_quoted():
     """What stands where a port should may be a password."""
     url = "https://elastic:canary"

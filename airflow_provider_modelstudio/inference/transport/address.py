@@ -342,7 +342,7 @@ class ClusterConfig:
     allow_http: bool = False
     """Whether passwords and texts may travel in clear to another machine."""
     proxy: str | None = field(default=None, repr=False)
-    """``http://[user:password@]host:port`` through which all calls go."""
+    """``http://[user:password@]host:port`` through which all calls go, for ``https`` only."""
     hidden: frozenset[str] = field(default=frozenset(), repr=False)
     """Secrets that are not sent to ask, and that the server may repeat all the same, such as the key of an endpoint."""
 
@@ -358,6 +358,8 @@ class ClusterConfig:
             raise ConfigurationError(f"media_type must be auto, json or cbor, not {self.media!r}")
         if self.proxy is not None:
             _check_proxy(self.proxy)
+            if not self.url.startswith("https:"):
+                raise ConfigurationError("a proxy is only used with https://: it would read passwords and texts")
 
     @property
     def deadline(self) -> float:

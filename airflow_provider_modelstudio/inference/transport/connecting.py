@@ -51,7 +51,7 @@ class Connector:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._target = urlsplit(config.url)
-        self._proxy = urlsplit(config.proxy) if config.proxy and self._target.scheme == "https" else None
+        self._proxy = urlsplit(config.proxy) if config.proxy else None
         self._tls = tls_context(config) if self._target.scheme == "https" else None
         self._connect_timeout = config.connect_timeout
         self._looks: dict[tuple[str, int], asyncio.Task[list[Any]]] = {}
