@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -229,11 +230,41 @@ def test_deadline_lies_above_the_servers():
     assert ClusterConfig(url="https://es.example.com", server_timeout=60).deadline == 75
 
 
-@pytest.mark.parametrize("proxy", ["socks5://proxy:1080", "proxy:3128", "http://proxy/path?x"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://proxy:1080",
+        "proxy:3128",
+        "http://proxy/path?x",
+        "http://me:canary",
+        "http://me:canary@proxy:canary",
+        "http://me:canary@proxy:70000",
+        "http://me:canary@proxy:0",
+        "http://me:canary@:3128",
+        "http://me:canary@[proxy:3128",
+        "http://me:canary@pro\u2100xy:3128",
+    ],
+)
 def test_proxies_we_cannot_use(proxy):
-    """A proxy that is no http or https URL is refused."""
-    with pytest.raises(ConfigurationError, match="proxy"):
+    """A proxy that is no http or https URL, or whose host or port cannot be read, is refused and not quoted."""
+    with pytest.raises(ConfigurationError, match="proxy") as caught:
         ClusterConfig(url="https://es.example.com", proxy=proxy)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__cause__ is None
+
+
+def test_a_proxy_is_never_passed_by():
+    """A proxy through which the calls of this cluster cannot go is refused."""
+    with pytest.raises(ConfigurationError, match="proxy is only used with https"):
+        ClusterConfig(url="http://127.0.0.1:9200", proxy="http://proxy:3128")
+
+
+def test_a_url_whose_port_cannot_be_read_is_not_quoted():
+    """What stands where a port should may be a password."""
+    url = "https://elastic:canary"
+    with pytest.raises(ConfigurationError) as caught:
+        ClusterConfig(url=url)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import tracemalloc
+import zlib
 from typing import TYPE_CHECKING
 
 import cbor2
@@ -247,12 +248,45 @@ def test_damaged_compression(serve, talk, packed):
     assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CUT, True)
 
 
+@pytest.mark.parametrize("status", [401, 413, 429, 503])
+@pytest.mark.parametrize(
+    ("packed", "encoding"),
+    [
+        (gzip.compress(b'{"a":1}', mtime=0)[:-6], "gzip"),
+        (b"\x1f\x8bnonsense", "gzip"),
+        (b"", "gzip"),
+        (zlib.compress(b'{"a":1}', wbits=-zlib.MAX_WBITS), "deflate"),
+        (gzip.compress(bytes(5_000_000)), "gzip"),
+        (bytes(5_000_000), "gzip"),
+    ],
+    ids=["cut", "damaged", "empty", "raw deflate", "too long unpacked", "too long packed"],
+)
+def test_an_error_keeps_its_status_however_it_was_compressed(serve, talk, status, packed, encoding):
+    """What an error says may be lost, and its status decides what is done about it."""
+    server = serve(saying(reply(status, packed, content_encoding=encoding, retry_after="3")))
+    with pytest.raises(RequestError) as caught:
+        talk(server, infer)
+    failed = caught.value
+    assert (failed.fault, failed.status, failed.retry_after) == (Fault.HTTP, status, 3.0)
+    assert not failed.maybe_billed
+
+
 def test_page_of_a_proxy_with_200(serve, talk):
     """HTML with status 200 is not an answer, and the message says who was not there."""
     server = serve(saying(reply(200, b"<html>Sign in</html>", media="text/html; charset=utf-8", product=False)))
     with pytest.raises(RequestError, match="not Elasticsearch") as caught:
         talk(server, infer)
     assert (caught.value.fault, caught.value.status, caught.value.maybe_billed) == (Fault.NOT_ELASTICSEARCH, 200, False)
+
+
+@pytest.mark.parametrize("media", ["text/plain", "application/octet-stream", ""])
+def test_a_success_of_elasticsearch_in_another_form(serve, talk, media):
+    """What somebody in between relabelled cannot be read, and was paid for where it was asked for money."""
+    server = serve(saying(reply(200, b'{"text_embedding":[]}', media=media)))
+    for ask, billed in ((infer, True), (describe, False)):
+        with pytest.raises(RequestError, match="content type") as caught:
+            talk(server, ask)
+        assert (caught.value.fault, caught.value.maybe_billed) == (Fault.NOT_ELASTICSEARCH, billed)
 
 
 @pytest.mark.parametrize("status", [204, 301, 302, 303, 307, 308])
@@ -262,7 +296,8 @@ def test_redirect_is_not_followed(serve, talk, status):
     server = serve(saying(reply(status, b"", location=other.url + "/elsewhere")))
     with pytest.raises(RequestError) as caught:
         talk(server, infer)
-    assert (caught.value.fault, caught.value.status) == (Fault.NOT_ELASTICSEARCH, status)
+    failed = caught.value
+    assert (failed.fault, failed.status, failed.maybe_billed) == (Fault.NOT_ELASTICSEARCH, status, False)
     assert not other.received
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import select
 import socket
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +129,40 @@ def test_a_connection_that_went_stale_is_not_used(serve, talk, tmp_path, handler
     assert (len(server.posts), server.connections) == (2, 2)
 
 
+@pytest.mark.parametrize("end", ["closed", "reset", "spoken on"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+def test_what_lies_unread_is_seen_before_a_connection_is_used(serve, talk, tmp_path, end, encrypted):
+    """A loop that was busy has not read yet that the server closed, or what it said unasked."""
+    context, file = certificate(tmp_path) if encrypted else (None, None)
+    back = asyncio.Event()
+
+    async def handler(received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply(200, {"text_embedding": [len(server.posts)]}))
+        await writer.drain()
+        if len(server.posts) > 1:
+            return
+        await back.wait()
+        if end == "closed":
+            writer.close()
+        elif end == "reset":
+            writer.transport.abort()
+        else:
+            writer.write(reply(200, {"text_embedding": ["unasked"]}))
+
+    server: Loopback = serve(handler, tls=context)
+
+    async def twice(transport: ElasticTransport) -> bytes:
+        await infer(transport)
+        (connection,) = transport._node._idle
+        server._loop.call_soon_threadsafe(back.set)
+        assert select.select([connection.transport.get_extra_info("socket").fileno()], [], [], 5)[0]  # the loop stands
+        assert not connection.closed
+        return (await infer(transport)).body
+
+    assert talk(server, twice, ca_certificate=str(file) if file else None) == b'{"text_embedding": [2]}'
+    assert (len(server.posts), server.connections) == (2, 2)
+
+
 def test_a_question_is_not_asked_again_when_its_connection_breaks(serve, talk):
     """A server that closes at the very moment of a question may have read it: an error, and no second POST."""
 
@@ -245,6 +281,64 @@ def test_nothing_is_open_after_closing(serve, talk):
     assert failed.maybe_billed
 
 
+def test_who_is_still_connecting_sends_nothing_after_closing(serve, talk):
+    """A connection that comes about after aclose() is closed unused, and who waited is told that nothing was sent."""
+    server = serve(saying(ANSWER))
+
+    async def main(transport: ElasticTransport) -> BaseException | None:
+        loop = asyncio.get_running_loop()
+        here, go, connect = asyncio.Event(), asyncio.Event(), loop.create_connection
+
+        async def slowly(*given: object, **options: object) -> object:
+            made = await connect(*given, **options)
+            here.set()
+            await go.wait()
+            return made
+
+        loop.create_connection = slowly
+        asking = asyncio.ensure_future(infer(transport))
+        await here.wait()
+        await transport.aclose()
+        go.set()
+        await asyncio.wait([asking])
+        assert not transport._node._connections
+        await until(lambda: server.connections == 1)
+        await asyncio.sleep(0.01)
+        return asking.exception()
+
+    failed = talk(server, main)
+    assert isinstance(failed, RequestError)
+    assert (failed.fault, failed.maybe_billed, server.received) == (Fault.CONNECTION, False, [])
+
+
+@pytest.mark.parametrize("turns", [1, 5], ids=["not begun", "begun"])
+def test_closing_while_a_name_is_looked_up(serve, talk, names, turns):
+    """Who waits for an address is told that nothing was sent, and is not cancelled; the next one looks anew."""
+    server = serve(saying(ANSWER))
+    names.answers["es.example"] = [["127.0.0.1"]]
+
+    async def main(transport: ElasticTransport) -> list[object]:
+        loop = asyncio.get_running_loop()
+        look_up = loop.getaddrinfo
+
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.sleep(60)
+
+        loop.getaddrinfo = never
+        asking = [asyncio.ensure_future(infer(transport)) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await transport.aclose()
+        loop.getaddrinfo = look_up
+        told = await asyncio.gather(*asking, return_exceptions=True)
+        await infer(transport)
+        return told
+
+    told = talk(server, main, allow_http=True, url=f"http://es.example:{server.port}")
+    assert [(type(one), one.fault, one.maybe_billed) for one in told] == [(RequestError, Fault.CONNECTION, False)] * 3
+    assert len(server.posts) == 1
+
+
 # --------------------------------------------------------------------------------------------------------------- names
 
 
@@ -275,8 +369,7 @@ def test_who_stops_waiting_for_a_name_does_not_stop_the_others(serve, talk, name
     assert (len(server.posts), names.looked) == (1, ["es.example"])
 
 
-@pytest.mark.parametrize("limit", ["connect_timeout", "deadline"])
-def test_a_name_server_that_does_not_answer(serve, talk, names, limit):
+def test_a_name_server_that_does_not_answer(serve, talk, names):
     """Time runs while a name is looked up, and nothing was sent: nothing was billed."""
 
     async def main(transport: ElasticTransport) -> None:
@@ -286,11 +379,60 @@ def test_a_name_server_that_does_not_answer(serve, talk, names, limit):
         asyncio.get_running_loop().getaddrinfo = never
         await infer(transport)
 
-    given = {"connect_timeout": 0.05} if limit == "connect_timeout" else {"server_timeout": 0.02, "round_trip": 0.03}
     began = time.monotonic()
     with pytest.raises(RequestError, match="no connection in time") as caught:
-        talk(serve(saying(ANSWER)), main, allow_http=True, url="http://es.example:9200", **given)
+        talk(serve(saying(ANSWER)), main, allow_http=True, url="http://es.example:9200", connect_timeout=0.05)
     assert time.monotonic() - began < 5
+    assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
+
+
+def test_time_for_the_answer_runs_from_the_question_on(serve, talk, names):
+    """Connecting that takes longer than an answer may leaves the server all of its time: it has to give up first."""
+    server = serve(saying(ANSWER))
+    names.answers["es.example"] = [["127.0.0.1"]]
+
+    async def main(transport: ElasticTransport) -> Answer:
+        loop = asyncio.get_running_loop()
+        look_up = loop.getaddrinfo
+
+        async def slowly(*given: object, **options: object) -> object:
+            await asyncio.sleep(1)
+            return await look_up(*given, **options)
+
+        loop.getaddrinfo = slowly
+        return await infer(transport)
+
+    url = f"http://es.example:{server.port}"
+    assert talk(server, main, allow_http=True, url=url, server_timeout=0.3, round_trip=0.3).body
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, UnicodeError, KeyError])
+@pytest.mark.parametrize("method", ["getaddrinfo", "start_tls"])
+def test_whatever_keeps_from_connecting(serve, talk, error, method):
+    """Whatever a loop raises: it is no connection, nothing was billed, and what it says is not passed on."""
+
+    async def main(transport: ElasticTransport) -> RequestError:
+        async def broken(*_: object, **__: object) -> None:
+            raise error("canary")
+
+        setattr(asyncio.get_running_loop(), method, broken)
+        with pytest.raises(RequestError) as caught:
+            await infer(transport)
+        await asyncio.sleep(0.01)  # closing a socket takes the loop a few rounds
+        return caught.value
+
+    server = serve(saying(ANSWER))
+    failed = talk(server, main, url=server.url.replace("http:", "https:"))
+    assert (failed.fault, failed.maybe_billed) == (Fault.CONNECTION, False)
+    assert failed.reason == f"no connection: {error.__name__}"
+    assert "canary" not in "".join(traceback.format_exception(failed))
+
+
+def test_a_proxy_with_a_name_that_none_can_have(serve, talk):
+    """A label too long for the name system is told like a name that leads nowhere."""
+    proxy = f"http://me:canary-1@{'ü' * 70}.example:3128"
+    with pytest.raises(RequestError, match="no connection: ") as caught:
+        talk(serve(saying(ANSWER)), infer, url="https://es.example.com", proxy=proxy)
     assert (caught.value.fault, caught.value.maybe_billed) == (Fault.CONNECTION, False)
 
 

@@ -102,6 +102,11 @@ def test_message_says_what_where_and_why(failing):
         (reply(502, b"<h1>Bad gateway</h1>", media="text/html", product=False), True),
         (reply(504, b"<h1>Timeout</h1>", media="text/html", product=False), True),
         (reply(503, b"<h1>Maintenance</h1>", media="text/html", product=False), False),
+        (reply(502, b"", media="", product=False), True),
+        (reply(504, b"", media="", product=False), True),
+        (reply(503, b"", media="", product=False), False),
+        (reply(502, b"", media=""), False),
+        (error(502, "no"), False),
     ],
 )
 def test_what_may_have_been_billed(failing, answer, billed):
@@ -366,7 +371,7 @@ def test_a_dead_address_among_several_is_passed_over(serve, talk, names, silent,
 @pytest.mark.parametrize(
     "first", [b"", b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"]
 )
-def test_one_deadline_over_everything(serve, talk, first):
+def test_one_deadline_over_the_whole_answer(serve, talk, first):
     """A server that drips a byte now and then, in the headers or in the body, is given up at the deadline."""
 
     async def drip(received: Received, writer: asyncio.StreamWriter) -> None:

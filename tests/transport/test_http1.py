@@ -24,12 +24,19 @@ class Wire:
         self.written: list[bytes] = []
         self.unsent = 0
         self.open = True
+        self.ending = False
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
+
+    def is_closing(self) -> bool:
+        return self.ending or not self.open
+
+    def get_extra_info(self, name: str) -> None:
+        return None
 
     def abort(self) -> None:
         self.open = False
@@ -59,8 +66,8 @@ def loop():
 
 @pytest.fixture
 def connect(loop):
-    def make() -> HttpConnection:
-        return HttpConnection(Clock(loop), Wire(), lambda _: None)
+    def make(wire: Wire | None = None) -> HttpConnection:
+        return HttpConnection(Clock(loop), wire or Wire(), lambda _: None)
 
     return make
 
@@ -227,12 +234,64 @@ def test_the_next_answer_has_nothing_of_the_one_before(connect):
     assert outcome(ask(connection, WHOLE)) == Exchange(200, {"content-length": "2"}, b"ok")
 
 
-def test_an_answer_before_its_question_was_sent(connect):
-    """A refusal may come while the question is still being sent; the rest of it must not go before the next one."""
-    connection = connect()
-    connection.transport.unsent = 1
+@pytest.mark.parametrize("blank", [b" ", b"  "])
+def test_a_blank_before_a_colon(connect, blank):
+    """A name means the same with a blank behind it: the length, too, without which the end would be the end."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length" + blank + b": 9\r\nconnection: close\r\n\r\n"
+    answer = ask(connection := connect(), head + b"cut")
+    connection.eof_received()
+    assert outcome(answer) == (Fault.CUT, True)
+    assert outcome(ask(connect(), head + b"not a cut"))[:2] == (200, {"content-length": "9", "connection": "close"})
+
+
+def test_the_body_of_an_interim_answer(connect):
+    """It is no part of the answer, and has an end."""
+    interim = b"HTTP/1.1 104 Early\r\ntransfer-encoding: chunked\r\n\r\n"
+    answer = ask(connect(), interim + b"5\r\nwrong\r\n0\r\n\r\n" + WHOLE)
+    assert outcome(answer) == Exchange(200, {"content-length": "2"}, b"ok")
+    answer = ask(connection := connect(), interim)
+    for _ in range(70):
+        if not answer.done():
+            connection.data_received(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+    assert outcome(answer) == (Fault.NOT_ELASTICSEARCH, True)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 C\r\nConnection: close\r\n\r\n", b"HTTP/1.0 100 C\r\n\r\n"])
+def test_an_interim_answer_that_would_close(connect, interim, apart):
+    """It closes nothing: the answer that follows counts, and tells by itself whether the connection is kept."""
+    for last in (b"", b"connection: close\r\n"):
+        final = WHOLE.replace(b"\r\n", b"\r\n" + last, 1)
+        connection = connect()
+        answer = ask(connection, *([interim, final] if apart else [interim + final]))
+        assert answer.result().body == b"ok"
+        assert connection.closed is bool(last)
+
+
+@pytest.mark.parametrize("where", ["here", "below"])
+def test_an_answer_before_its_question_was_sent(connect, where):
+    """A refusal may come while the question is still being sent; the rest of it must not go before the next one.
+
+    With TLS the rest lies below it, and TLS does not know.
+    """
+    tcp, tls = Wire(), Wire()
+    connection = connect(tcp)
+    connection.transport = tls
+    (tls if where == "here" else tcp).unsent = 1
     assert outcome(ask(connection, WHOLE)) == Exchange(200, {"content-length": "2"}, b"ok")
     assert connection.closed
+
+
+@pytest.mark.parametrize("where", ["here", "below"])
+def test_nothing_is_asked_where_the_connection_is_closing(connect, where):
+    """A transport knows that it closes before it says so, and that of TLS does not know it of what is below."""
+    tcp, tls = Wire(), Wire()
+    connection = connect(tcp)
+    connection.transport = tls
+    (tls if where == "here" else tcp).ending = True
+    assert not connection.closed
+    assert outcome(ask(connection)) == (Fault.CONNECTION, False)
+    assert tls.written == []
 
 
 @pytest.mark.parametrize(

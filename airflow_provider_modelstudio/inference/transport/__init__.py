@@ -189,7 +189,9 @@ class ElasticTransport:
         if answer.status == HTTPStatus.OK and is_answer_type(answer.media):
             return answer
         if answer.status < HTTPStatus.BAD_REQUEST:
-            raise self._not_elasticsearch(call, answer, _odd_success(answer))
+            # Elasticsearch's own success was paid for, whatever somebody in between made of its form.
+            paid = body is not None and answer.status == HTTPStatus.OK and names_elasticsearch(answer.headers)
+            raise self._not_elasticsearch(call, answer, _odd_success(answer), maybe_billed=paid)
         raise refused(
             call,
             answer.status,
@@ -200,8 +202,9 @@ class ElasticTransport:
             questions=body or b"",
         )
 
-    def _not_elasticsearch(self, call: str, answer: Exchange, why: str) -> RequestError:
-        return not_elasticsearch(call, answer.status, answer.headers, why, now=datetime.now(UTC))
+    def _not_elasticsearch(self, call: str, answer: Exchange, why: str, *, maybe_billed: bool = False) -> RequestError:
+        now = datetime.now(UTC)
+        return not_elasticsearch(call, answer.status, answer.headers, why, now=now, maybe_billed=maybe_billed)
 
 
 def _odd_success(answer: Exchange) -> str:

@@ -153,8 +153,9 @@ def normal_url(url: str, *, what: str, allow_http: bool = False) -> str:
         parts = urlsplit(url)
         port = parts.port
         host = parts.hostname or ""
-    except ValueError as exc:
-        raise ConfigurationError(f"{what} is no valid URL: host or port cannot be read") from exc
+    except ValueError:
+        # Not chained: it quotes what stands where a port should, such as a password.
+        raise ConfigurationError(f"{what} is no valid URL: host or port cannot be read") from None
     if "@" in parts.netloc:
         raise ConfigurationError(f"{what} must not hold a user or a password: use the fields login and password")
     if "?" in url or "#" in url:
@@ -174,6 +175,16 @@ def normal_url(url: str, *, what: str, allow_http: bool = False) -> str:
         raise ConfigurationError(f"{what} has a path with characters other than letters, digits and . _ ~ - /")
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}:{port or (443 if parts.scheme == 'https' else 80)}{prefix}"
+
+
+def _check_proxy(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        readable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        readable = False  # and not chained: it quotes what stands where a port should, such as half a password
+    if not readable or not re.match(r"https?://[^/?#\s]+/?$", url):
+        raise ConfigurationError("the proxy of the environment is no http:// or https:// URL with a host and a port")
 
 
 def _check_host(host: str, what: str) -> None:
@@ -331,7 +342,7 @@ class ClusterConfig:
     allow_http: bool = False
     """Whether passwords and texts may travel in clear to another machine."""
     proxy: str | None = field(default=None, repr=False)
-    """``http://[user:password@]host:port`` through which all calls go."""
+    """``http://[user:password@]host:port`` through which all calls go, for ``https`` only."""
     hidden: frozenset[str] = field(default=frozenset(), repr=False)
     """Secrets that are not sent to ask, and that the server may repeat all the same, such as the key of an endpoint."""
 
@@ -345,12 +356,14 @@ class ClusterConfig:
             raise ConfigurationError(f"connect_timeout must be above 0 and at most {LONGEST_WAIT_SECONDS:g} seconds")
         if self.media not in {"auto", "json", "cbor"}:
             raise ConfigurationError(f"media_type must be auto, json or cbor, not {self.media!r}")
-        if self.proxy is not None and not re.match(r"https?://[^/?#\s]+/?$", self.proxy):
-            raise ConfigurationError("the proxy of the environment is no http:// or https:// URL")
+        if self.proxy is not None:
+            _check_proxy(self.proxy)
+            if not self.url.startswith("https:"):
+                raise ConfigurationError("a proxy is only used with https://: it would read passwords and texts")
 
     @property
     def deadline(self) -> float:
-        """Seconds after which a call is given up, whatever it is waiting for."""
+        """Seconds after which a question that was sent is given up, whatever it is waiting for."""
         return self.server_timeout + self.round_trip
 
     @property

@@ -51,33 +51,38 @@ class Connector:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._target = urlsplit(config.url)
-        self._proxy = urlsplit(config.proxy) if config.proxy and self._target.scheme == "https" else None
+        self._proxy = urlsplit(config.proxy) if config.proxy else None
         self._tls = tls_context(config) if self._target.scheme == "https" else None
         self._connect_timeout = config.connect_timeout
         self._looks: dict[tuple[str, int], asyncio.Task[list[Any]]] = {}
 
-    async def open(self, by: float, on_lost: Callable[[HttpConnection], object]) -> HttpConnection:
-        """A new connection, before the loop's clock says ``by`` and within the time that connecting may take.
+    async def open(self, on_lost: Callable[[HttpConnection], object]) -> HttpConnection:
+        """A new connection, within the time that connecting may take.
 
         Raises :class:`~.exchange.ExchangeError`; nothing was sent.
         """
         loop = asyncio.get_running_loop()
-        by = min(by, loop.time() + self._connect_timeout)
         try:
-            async with asyncio.timeout_at(by) as limit:
+            async with asyncio.timeout(self._connect_timeout) as limit:
                 return await self._open(loop, on_lost)
+        except ExchangeError:
+            raise
         except ssl.SSLCertVerificationError as exc:
-            cause: Exception = exc
+            cause: Exception | None = exc
             reason = f"the server's certificate is not trusted: {exc.verify_message or 'unknown reason'}"
         except (OSError, RuntimeError) as exc:  # uvloop raises RuntimeError, too
             cause = exc
             said = exc.strerror if isinstance(exc, OSError) else None
             reason = "no connection in time" if limit.expired() else f"no connection: {said or type(exc).__name__}"
+        except Exception as exc:  # noqa: BLE001  # odd names, what a loop cannot do; it may quote a secret
+            cause = None
+            reason = f"no connection: {type(exc).__name__}"
         raise ExchangeError(reason, fault=Fault.CONNECTION, sent=False) from cause
 
     async def close(self) -> None:
         """Wait for nobody's address any more."""
         looks = list(self._looks.values())
+        self._looks.clear()  # one that is cancelled before it begins does not do it
         for look in looks:
             look.cancel()
         await asyncio.gather(*looks, return_exceptions=True)
@@ -115,14 +120,17 @@ class Connector:
             look = self._looks[host, port] = loop.create_task(self._look(loop, host, port))
             look.add_done_callback(_heard)
         # Who waits may be cancelled, and the others wait on.
-        return await asyncio.shield(look)
+        await asyncio.wait([look])
+        if look.cancelled():  # by close(): whoever waited was not
+            raise ConnectionAbortedError
+        return look.result()
 
     async def _look(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Any]:
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=_flags(host))
         finally:
             # Who comes later asks anew: who has moved must not be sought where he was.
-            del self._looks[host, port]
+            self._looks.pop((host, port), None)
         for *_, address in found:
             if why := forbidden_address(str(address[0])):
                 raise OSError(None, f"{host} resolves to {address[0]}: refused, this is {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -27,7 +28,10 @@ def new_parser(reader: object) -> HttpResponseParser:
     """A parser for one answer, which calls ``reader``; as lenient as browsers are: a paid answer cannot be bought back."""
     parser = HttpResponseParser(reader)
     parser.set_dangerous_leniencies(
-        lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        lenient_headers=True,
+        lenient_keep_alive=True,  # else "Connection: close" of an interim answer would spoil the one that follows
+        lenient_optional_cr_before_lf=True,
+        lenient_spaces_after_chunk_size=True,
     )
     return parser
 
@@ -46,6 +50,8 @@ class HttpConnection(asyncio.Protocol):
         on_lost: Callable[[HttpConnection], object],
     ) -> None:
         self.transport = transport
+        self._tcp = transport
+        """What carries ``transport``, where that has TLS, which knows nothing of what becomes of it."""
         self.closed = False
         self.idle_since = 0.0
         """By the loop's clock; kept by whoever pools it."""
@@ -54,6 +60,21 @@ class HttpConnection(asyncio.Protocol):
         self.end: asyncio.Future[None] = loop.create_future()
         """Done when nothing of it is open any more."""
         self._waiter: asyncio.Future[Exchange] | None = None
+        self._unread = None
+        socket = transport.get_extra_info("socket")
+        if socket is not None and (descriptor := socket.fileno()) >= 0:
+            self._unread = select.poll()
+            self._unread.register(descriptor, select.POLLIN)
+
+    @property
+    def closing(self) -> bool:
+        """Whether it takes no question any more. It may be on the point of closing, and not have been told yet."""
+        return self.closed or self.transport.is_closing() or self._tcp.is_closing()
+
+    @property
+    def stale(self) -> bool:
+        """Whether it takes no question, or something lies unread that nobody has asked for: bytes, or the end."""
+        return self.closing or (self._unread is not None and bool(self._unread.poll(0)))
 
     def ask(self, request: bytes, *, most_bytes: int, by: float) -> asyncio.Future[Exchange]:
         """What the server answers to the bytes of a request, at most ``most_bytes`` of body, before the loop's clock says ``by``.
@@ -62,7 +83,7 @@ class HttpConnection(asyncio.Protocol):
         Raises :class:`~.exchange.ExchangeError`. Whoever stops waiting has to :meth:`abort`.
         """
         waiter: asyncio.Future[Exchange] = self._loop.create_future()
-        if self.closed:
+        if self.closing:
             waiter.set_exception(
                 ExchangeError("the connection broke (before it was used)", fault=Fault.CONNECTION, sent=False)
             )
@@ -137,7 +158,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._head_room -= len(name) + len(value)
         self._headers.setdefault(
-            name.decode("ascii", "replace").lower(), value.decode("utf-8", "surrogateescape").strip()
+            name.decode("ascii", "replace").strip().lower(), value.decode("utf-8", "surrogateescape").strip()
         )
 
     def on_headers_complete(self) -> None:
@@ -155,7 +176,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_body(self, chunk: bytes) -> None:
         """Some of the body."""
-        if self._whole:
+        if self._whole or not self._status:  # an interim answer has no body, and may send one all the same
             return
         self._silence = 0
         self._room -= len(chunk)
@@ -174,7 +195,8 @@ class HttpConnection(asyncio.Protocol):
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         # An answer that comes before its question was sent leaves the rest of the question on the way.
-        keep = not self._surplus and not self.closed and not self.transport.get_write_buffer_size()
+        unsent = self.transport.get_write_buffer_size() or self._tcp.get_write_buffer_size()
+        keep = not self._surplus and not self.closed and not unsent
         self._settle(Exchange(self._status, self._headers, body), keep=keep)
 
     def _overlong(self) -> None:

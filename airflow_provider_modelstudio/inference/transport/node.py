@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from functools import lru_cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ _COMPRESSIONS = frozenset({"deflate", "gzip", "x-gzip"})
 class ElasticNode:
     """The way to one cluster: as many connections as there are questions at a time.
 
-    No repeating, no redirects, no cookies, no log of bodies; one deadline over everything.
+    No repeating, no redirects, no cookies, no log of bodies; connecting has its limit, and what follows one deadline.
     Belongs to the event loop of its first exchange until it is closed.
     """
 
@@ -46,6 +47,8 @@ class ElasticNode:
         self._idle: list[HttpConnection] = []
         """The one used last stands last."""
         self._sweep: asyncio.TimerHandle | None = None
+        self._closings = 0
+        """How often it was closed."""
 
     async def exchange(
         self,
@@ -57,16 +60,18 @@ class ElasticNode:
         deadline: float,
         most_bytes: int,
     ) -> Exchange:
-        """One answer within ``deadline`` seconds, name look-up and body included, of at most ``most_bytes``.
+        """One answer of at most ``most_bytes``, within ``deadline`` seconds from when the question is written.
+
+        Connecting comes before that, in the time that the connection's settings give it.
 
         Raises :class:`ExchangeError`, or ``ValueError`` for a header that holds a line break.
         """
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        by = now + deadline
         head = self._head(method, target, tuple(headers.items()))
         request = head + b"\r\n" if body is None else b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
-        connection = self._rested(now) or await self._connected(by)
+        connection = self._rested(loop.time()) or await self._connected()
+        # The server's clock starts as late as this: if ours started before, the server might not give up first.
+        by = loop.time() + deadline
         try:
             answer = await connection.ask(request, most_bytes=most_bytes, by=by)
         except BaseException:
@@ -80,15 +85,16 @@ class ElasticNode:
         return answer
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Who is still connecting sends nothing any more."""
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
         self._idle.clear()
-        await self._connector.close()
+        self._closings += 1
         ends = [connection.end for connection in self._connections]
         for connection in list(self._connections):
             connection.abort()
+        await self._connector.close()
         if ends:
             await asyncio.wait(ends, timeout=_CLOSING_SECONDS)
 
@@ -99,8 +105,12 @@ class ElasticNode:
             raise ValueError("a header holds a line break")  # not quoted: it may be the key
         return "\r\n".join([*lines, ""]).encode()
 
-    async def _connected(self, by: float) -> HttpConnection:
-        connection = await self._connector.open(by, self._connections.discard)
+    async def _connected(self) -> HttpConnection:
+        closings = self._closings
+        connection = await self._connector.open(self._connections.discard)
+        if self._closings != closings:
+            connection.abort()
+            raise ExchangeError("no connection: closed here", fault=Fault.CONNECTION, sent=False)
         self._connections.add(connection)
         return connection
 
@@ -108,9 +118,7 @@ class ElasticNode:
         """A connection that waits for a question."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.closed:
-                continue
-            if now - connection.idle_since <= IDLE_SECONDS:
+            if now - connection.idle_since <= IDLE_SECONDS and not connection.stale:
                 return connection
             connection.abort()
         return None
@@ -137,21 +145,19 @@ class ElasticNode:
 def _unpacked(answer: Exchange, most_bytes: int) -> Exchange:
     """The answer as it was before a proxy compressed it: we never ask for that, and it costs no paid answer.
 
-    Raises :class:`ExchangeError` for more than ``most_bytes``, and for what is damaged.
+    Raises :class:`ExchangeError` for more than ``most_bytes``, and for what is damaged; of an error its status is left.
     """
     if answer.headers["content-encoding"].lower() not in _COMPRESSIONS:
         return answer
     unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     try:
         body = unzip.decompress(answer.body, most_bytes + 1)
+        if len(body) <= most_bytes and not unzip.eof:
+            raise zlib.error("it ends too early")  # noqa: TRY301  # as much as one that is wrong
     except zlib.error as exc:
-        raise _damaged() from exc
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            return answer._replace(body=b"")
+        raise ExchangeError("the answer was cut or damaged on its way", fault=Fault.CUT, sent=True) from exc
     if len(body) > most_bytes:
         return without_body(answer.status, answer.headers)
-    if not unzip.eof:
-        raise _damaged()
     return answer._replace(body=body)
-
-
-def _damaged() -> ExchangeError:
-    return ExchangeError("the answer was cut or damaged on its way", fault=Fault.CUT, sent=True)

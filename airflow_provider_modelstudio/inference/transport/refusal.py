@@ -107,11 +107,11 @@ def refused(
     ``secrets`` and what is echoed of ``questions``, the JSON body of a paid call, are kept out of the message.
     """
     error = told.get("error") if isinstance(told, dict) else None
-    if error is None and told and not names_elasticsearch(headers):
-        shown = conceal(str(told), secrets=secrets, questions=questions)[:_SHOWN]
-        # A proxy that stopped waiting had passed the question on.
-        waited = status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
-        return not_elasticsearch(call, status, headers, repr(shown), now=now, maybe_billed=waited and bool(questions))
+    # A proxy that stopped waiting had passed the question on, whether it says something or not.
+    waited = status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+    if error is None and (told or waited) and not names_elasticsearch(headers):
+        shown = repr(conceal(str(told), secrets=secrets, questions=questions)[:_SHOWN]) if told else "no reason given"
+        return not_elasticsearch(call, status, headers, shown, now=now, maybe_billed=waited and bool(questions))
     if not isinstance(error, dict):
         error = {"reason": told if error is None else error}
     # Read after cleaning: a row that talks about "status [503]", echoed, must not decide anything.
