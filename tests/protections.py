@@ -216,7 +216,6 @@ MUTANTS = (
     Mutant("damage to one segment ends the reading", JOURNAL, "at = len(content) if following < 0 else following", "at = len(content)", JOURNALS),
     Mutant("a segment that is cut is called damaged", JOURNAL, "cut = following < 0 and (end > len(content) or not any(content[at:]))", "cut = False", (*JOURNALS, *ENGINE)),
     Mutant("damage to the last segment is called a cut", JOURNAL, "cut = following < 0 and (end > len(content) or not any(content[at:]))", "cut = following < 0", JOURNALS),
-    Mutant("nothing is taken for a segment", JOURNAL, "not 0 < size == body.nbytes", "size != body.nbytes", JOURNALS),
     Mutant(
         "a commit drops what others paid for",
         ENGINE_ROOM,

@@ -392,15 +392,33 @@ class TestLogs:
     def _storage(self, tmp_path, disk=None):
         return LocalStorage(tmp_path / "_data.inference", tmp_path / "data", single_file=False, disk=disk)
 
-    @pytest.mark.parametrize("disk", [Posix, Hiding, Stale])
-    def test_a_log_that_was_removed_says_so(self, tmp_path, disk):
+    @pytest.mark.parametrize("when", ["before", "between", "during"])
+    @pytest.mark.parametrize("kind", [Posix, Hiding, Stale])
+    def test_a_log_that_was_removed_says_so(self, tmp_path, kind, when):
         """Whatever the disk shows of a file that is gone and still open; nothing is acknowledged that nobody can find."""
-        storage = self._storage(tmp_path, disk())
+        path = tmp_path / "_data.inference" / "logs" / "one"
+
+        class Removing(kind):
+            """Somebody removes the log once it is open, or once it is written."""
+
+            armed = False
+
+            def write(self, descriptor, content):
+                if self.armed and when == "between":
+                    self.unlink(path)
+                super().write(descriptor, content)
+                if self.armed and when == "during":
+                    self.unlink(path)
+
+        disk = Removing()
+        storage = self._storage(tmp_path, disk)
 
         async def all_of_it():
             log = await storage.start_log("logs/one")
             await log.append(b"first")
-            await storage.delete("logs/one")
+            if when == "before":
+                await storage.delete("logs/one")
+            disk.armed = True
             with pytest.raises(ObjectMissingError, match="logs/one was removed while it was written"):
                 await log.append(b"second")
             assert await storage.list_keys("logs") in ([], ["logs/.nfs-one"])
