@@ -289,7 +289,6 @@ MUTANTS = (
     Mutant("what may be in flight is not read", SENDER, "            self._windows.look_again()\n", "            pass\n", PACES),
     Mutant("all wait for the books", SENDER, "        if more and self._counting is None and not self._vault.meter.covers(self._with(batch, self._ahead)):\n", "        if False:\n", PACES),
     Mutant("books that cannot be counted ahead end the run", SENDER, "            counting.exception()  # whoever", "            self._broken = self._broken or counting.exception()  # whoever", PACES),
-    Mutant("a part is finished before it is written", WRITER, "                if self._putting is not None:\n                    await self._putting\n                return writer", "                return writer", ENGINE),
     Mutant("what looks like a segment ends every try", JOURNAL, "    except (pa.ArrowException, OSError, StopIteration):", "    except ZeroDivisionError:", JOURNALS),
     Mutant("requests of a killed try are forgotten", f"{PACKAGE}/budget.py", "self.requests <= other.requests and ", "", LEASES),
     Mutant("tokens of a killed try are forgotten", f"{PACKAGE}/budget.py", "self.tokens <= other.tokens and ", "", LEASES),

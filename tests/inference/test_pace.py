@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 
 import pytest
 
@@ -94,11 +93,3 @@ def test_books_that_cannot_be_written_ahead_end_no_run(place):
     )
     place.check(texts)
     assert len(books) > 2
-
-
-def test_a_part_is_finished_after_its_last_rows_are_written(place):
-    """However long a disk takes for them: a window is built while the one before is written."""
-    texts = [f"row number {i}" for i in range(1_500)]
-    place.write(texts, payload=[os.urandom(20_000) for _ in texts])
-    place.run(Scripted(), Hashes(limits=RequestLimits(rows=100)), part_rows=1_500)
-    place.check(texts)
