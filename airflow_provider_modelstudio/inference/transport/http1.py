@@ -195,8 +195,9 @@ class HttpConnection(asyncio.Protocol):
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         # An answer that comes before its question was sent leaves the rest of the question on the way.
-        unsent = self.transport.get_write_buffer_size() or self._tcp.get_write_buffer_size()
-        keep = not self._surplus and not self.closed and not unsent
+        keep = not (
+            self._surplus or self.closing or self.transport.get_write_buffer_size() or self._tcp.get_write_buffer_size()
+        )
         self._settle(Exchange(self._status, self._headers, body), keep=keep)
 
     def _overlong(self) -> None:
