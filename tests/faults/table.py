@@ -81,7 +81,7 @@ FAULTS = (
         "408 and read timeouts",
         (
             PASSING,
-            FAILURES + "test_one_deadline_over_everything",
+            FAILURES + "test_one_deadline_over_the_whole_answer",
             "tests/transport/test_address.py::test_deadline_lies_above_the_servers",
             VAIN,
         ),
@@ -112,7 +112,7 @@ FAULTS = (
             ANSWERS + "test_damaged_compression",
         ),
     ),
-    Fault(9, "an answer that drips", (PASSING, FAILURES + "test_one_deadline_over_everything")),
+    Fault(9, "an answer that drips", (PASSING, FAILURES + "test_one_deadline_over_the_whole_answer")),
     Fault(
         10,
         "endless answers and bombs",
