@@ -34,6 +34,8 @@ BOUND = CONCURRENCY * BATCH
 """Texts that may be in flight when a process is killed."""
 LATENCY = 0.06
 """Seconds that the service takes: long enough for a kill to find requests in flight."""
+ORDER_SECONDS = 0.5
+"""Between two runs that are ordered."""
 DAG_ID = "kill_loop"
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
@@ -51,16 +53,20 @@ class World:
 
     ended: threading.Event = field(default_factory=threading.Event)
     """One of the lanes has failed: the others need not go on."""
+    ordering: threading.Lock = field(default_factory=threading.Lock)
+    """Runs are ordered one after another: a scheduler ends where its database (SQLite) is locked as it takes one up."""
 
     def trigger(self, source: str, destination: str, *, batch_size: int = BATCH, concurrency: int = CONCURRENCY) -> str:
         """Ask Airflow for a run; its id."""
         run_id = f"chaos-{uuid.uuid4().hex[:12]}"
         conf = {"source": source, "destination": destination, "batch_size": batch_size, "concurrency": concurrency}
-        try:
-            self._call("POST", f"/api/v2/dags/{DAG_ID}/dagRuns", dag_run_id=run_id, logical_date=None, conf=conf)
-        except ApiError as error:
-            if error.status != HTTPStatus.CONFLICT:  # the order came through, only its answer did not
-                raise
+        with self.ordering:
+            try:
+                self._call("POST", f"/api/v2/dags/{DAG_ID}/dagRuns", dag_run_id=run_id, logical_date=None, conf=conf)
+            except ApiError as error:
+                if error.status != HTTPStatus.CONFLICT:  # the order came through, only its answer did not
+                    raise
+            time.sleep(ORDER_SECONDS)
         return run_id
 
     def state(self, run_id: str) -> str:
