@@ -12,11 +12,12 @@ VENV := .venv
 FLOOR := $(VENV)/floor
 comma := ,
 BIN := $(VENV)/bin
-UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
+# Bytecode at once: else each process compiles Airflow again where Python may not write any.
+UV := $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python
 # uv takes seconds. Where it does not know the certificates or the index of a company, the system or pip may.
 install = @$(UV) $(1) 2>/dev/null || UV_SYSTEM_CERTS=1 $(UV) $(1) 2>/dev/null || $(BIN)/python -m pip install --quiet $(1)
 # pip cannot take the lowest versions.
-UV_FLOOR := $(BIN)/python -m uv pip install --quiet --python $(FLOOR)/bin/python
+UV_FLOOR := $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(FLOOR)/bin/python
 install_floor = @$(UV_FLOOR) $(1) 2>/dev/null || UV_SYSTEM_CERTS=1 $(UV_FLOOR) $(1)
 
 .DEFAULT_GOAL := help
@@ -157,5 +158,5 @@ profile: $(VENV)/demo.stamp $(VENV)/bench.stamp  ## where the CPU of a run goes;
 $(VENV)/bench.stamp: $(VENV)/uv.stamp benchmarks/requirements.txt
 	@echo 'Installing Daft, elasticsearch-py, matplotlib and py-spy into $(BENCH) …'
 	@$(BIN)/python -m venv --clear $(BENCH)
-	@$(BIN)/python -m uv pip install --quiet --python $(BENCH)/bin/python --requirement benchmarks/requirements.txt
+	@$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BENCH)/bin/python --requirement benchmarks/requirements.txt
 	@touch $@

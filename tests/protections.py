@@ -503,5 +503,7 @@ MUTANTS = (
     Mutant("patience has no end", GOVERNOR_ROOM, "return self._limits.patience - (0.0 if", "return self._limits.patience - (0.0 if True or", GOVERNOR),
     Mutant("a refusal does not slow down", GOVERNOR_ROOM, "            self._slow_down(now, permit, unit)\n", "            pass\n", GOVERNOR),
     Mutant("too many at once does not narrow", GOVERNOR_ROOM, "self._narrow(now, CUT * (self._ceiling - 1.0))", "pass", GOVERNOR),
+    Mutant("places are taken all at once", GOVERNOR_ROOM, "> max(at, now + TOGETHER):", "> math.inf:", GOVERNOR),
+    Mutant("growth takes steps", GOVERNOR_ROOM, "0.0 if grows else min(", "min(", GOVERNOR),
     Mutant("a permit is given back twice", GOVERNOR_ROOM, "        if not permit.is_open:", "        if False:", ("tests/governor",)),
 )  # fmt: skip

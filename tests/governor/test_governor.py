@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 
 import pytest
 
@@ -28,8 +29,10 @@ def finish(governor, now, permit, verb="answered", **told):
 def warm_up(governor, now, requests=60, latency=0.1):
     """A run that goes well: one answer after the other, then as many at once as may be."""
     for _ in range(requests):
-        permits = [send(governor, now) for _ in range(governor.limit)]
-        assert governor.wait(now, 100) == math.inf
+        permits = []
+        while (pause := governor.wait(now, 100)) < math.inf:
+            now += pause
+            permits.append(governor.sent(now, 100))
         now += latency
         for permit in permits:
             finish(governor, now, permit)
@@ -90,6 +93,32 @@ def test_concurrency_does_not_grow_while_unused():
     for second in range(50):
         finish(governor, second + 0.5, send(governor, float(second)))
     assert governor.limit == 4
+
+
+def test_places_that_come_free_together_are_taken_in_steps():
+    """Once a run has found its pace, sixty-four places are taken eight at once, and all well within a round trip."""
+    governor = make()
+    now = start = warm_up(governor, 0.0) + 1.0
+    sent = Counter()
+    while (pause := governor.wait(now, 100)) < math.inf:
+        now += pause
+        governor.sent(now, 100)
+        sent[now] += 1
+    assert sum(sent.values()) == 64
+    assert max(sent.values()) <= 10
+    assert 0.04 < now - start < 0.07
+    assert governor.why == "cap"
+
+
+def test_a_run_that_grows_takes_no_steps():
+    """What comes free while the limit is looked for is taken at once."""
+    governor = make()
+    for now in (0.0, 0.1, 0.2):
+        permits = [send(governor, now) for _ in range(governor.limit)]
+        assert governor.wait(now, 100) == math.inf
+        for permit in permits:
+            finish(governor, now + 0.1, permit)
+    assert governor.limit == 64
 
 
 def test_retry_after_holds_the_whole_task():
@@ -284,7 +313,10 @@ def test_a_good_probe_closes_the_breaker():
     """After an outage half of the places are back at once, the rest a round trip later."""
     governor = make()
     now = warm_up(governor, 0.0)
-    permits = [send(governor, now) for _ in range(64)]
+    permits = []
+    for _ in range(64):
+        now += governor.wait(now, 100)
+        permits.append(send(governor, now))
     for permit in permits:
         finish(governor, now + 0.2, permit, "failed")
     now += 0.2 + governor.wait(now + 0.2, 1)

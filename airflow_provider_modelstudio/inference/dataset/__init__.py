@@ -9,7 +9,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -37,6 +37,8 @@ READ_ROWS = range(32, 256)
 """Rows decoded at a time: a small damaged or hostile file must not become gigabytes in one step."""
 READ_BYTES = 32 * 1024 * 1024
 """What they may decode to, if each cell is as large as its row group: so it is where a dictionary has one entry."""
+SMALL_BYTES = 64 * 1024
+"""Of rows that need not be weighed to a byte."""
 PROBE_BYTES = 8 * 1024 * 1024
 """Of a row group beyond which one row is decoded before many are."""
 
@@ -211,8 +213,15 @@ def _fitting(rows: int, batch: pa.RecordBatch | None, weigh: Callable[[pa.Record
 def _scales(schema: pa.Schema) -> Callable[[pa.RecordBatch], int]:
     """What tells how many bytes rows have of their own: a dictionary is there once, however many they are."""
     if not any(pa.types.is_dictionary(field.type) for field in schema):
-        return attrgetter("nbytes")
+        return _bytes
     return _own_bytes
+
+
+def _bytes(batch: pa.RecordBatch) -> int:
+    """At least the bytes of the rows; just these where it matters."""
+    # Longer to find out than it takes to decode the rows, while the sum of the buffers is at hand: of a slice too much.
+    whole = int(batch.get_total_buffer_size())
+    return whole if whole <= SMALL_BYTES else int(batch.nbytes)
 
 
 def _own_bytes(batch: pa.RecordBatch) -> int:

@@ -12,6 +12,8 @@ What holds a request back, each learned from what the service does:
   Unlimited until a refusal; then 0.85 of what was let in of late, back to that peak along a cubic, and on beyond it.
 * *concurrency*: from 4, two more for each answer up to 32 (108 where answers are quick), then one, until latency rises or
   a refusal comes; then AIMD.
+* *steps*: what is sent together is answered together, and then waits for each other at our end, round after round.
+  So of places that come free together only some are taken at once, as TCP paces what a window lets through.
 * *pause*: ``Retry-After`` holds the whole task, not one request.
 * *breaker*: after five failures in a row, one probe at a time with growing pauses between.
 * *budget*: asking again after failures may add a tenth to the requests, and 20.
@@ -54,6 +56,9 @@ TIMEOUT_SHARE: Final = 0.3  # of the service's own timeout that requests may tak
 LONG_CALL: Final = 0.1  # of the service's own timeout
 CLOSE_CALL: Final = 0.5  # of it
 OWN_QUEUE: Final = 1.5  # … unless they take that long anyway
+SPREAD: Final = 1.5  # requests go so many times faster than they come back, at most; Linux paces TCP at 1.2 to 2
+LONGEST_STEP: Final = 0.002  # seconds from one to the next; who has an answer is done with it sooner
+TOGETHER: Final = 0.008  # seconds of steps that go at once: a little company saves wake-ups and writes
 LATENCY_FLOOR: Final = 0.2  # seconds; below, noise of loops and networks rules
 
 FAILURE_CUT: Final = 0.7
@@ -137,6 +142,8 @@ class Governor:
         self._latency = self._best_latency = 0.0  # logarithms
         self._answers = 0
         self._latency_at = 0.0
+        self._step = 0.0  # seconds from one request to the next
+        self._stepped_at = -math.inf  # when the last one would have gone, step by step
 
         self._failing = 0.0  # share
         self._failed_in_row = 0
@@ -168,6 +175,9 @@ class Governor:
         if pace.rate is not None and (ready := pace.ready_at(tokens)) > at:
             at = ready
             why = "quota" if pace.learned else "cap"
+        if (ready := self._stepped_at + self._step) > max(at, now + TOGETHER):
+            at = ready
+            why = self._held_by()
         seconds = at - now
         if seconds < TRIFLE:
             self._why = "idle"
@@ -181,6 +191,7 @@ class Governor:
         if self._good_at is None or not (self._in_flight or self._trouble):
             self._good_at = now  # time with nothing to ask does not try anybody's patience
         self._in_flight += 1
+        self._stepped_at = max(self._stepped_at + self._step, now)
         if self._requests.rate is not None:
             self._requests.spend(now, 1.0)
         if self._tokens.rate is not None:
@@ -212,11 +223,13 @@ class Governor:
         limit = self._concurrency
         if self._latency_allows(now, now - permit.sent_at) and self._full_at >= permit.sent_at:
             if limit < self._threshold:
-                limit += self._step(now - permit.sent_at)
+                more = self._growth(now - permit.sent_at)
             else:
-                limit += (NEAR_CEILING if abs(limit - self._ceiling) <= 1.0 else 1.0) / limit
-            self._concurrency = min(limit, float(self._limits.max_concurrency))
+                more = (NEAR_CEILING if abs(limit - self._ceiling) <= 1.0 else 1.0) / limit
+            self._concurrency = min(limit + more, float(self._limits.max_concurrency))
         self._good = self._concurrency
+        grows = limit < self._concurrency <= self._threshold
+        self._step = 0.0 if grows else min(math.exp(self._latency) / (SPREAD * self.limit), LONGEST_STEP)
 
     def throttled(
         self,
@@ -360,7 +373,7 @@ class Governor:
             self._paused_until = now + pause * self._dice(0.5, 1.0)
             self._paused_by = "breaker"
 
-    def _step(self, latency: float) -> float:
+    def _growth(self, latency: float) -> float:
         """Growth for one answer in slow start: doubling each round trip, and more before anything is known."""
         if latency >= LONG_CALL * self._limits.timeout:
             return 0.5  # what it does is seen late

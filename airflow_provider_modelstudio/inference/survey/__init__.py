@@ -185,7 +185,7 @@ def survey(
         groups_asked[groups[here["at"][first]]] = True
         paid = (origins <= -2 - journal.start) & (origins > -2 - journal.stop)  # see RowSurvey
         journalled += int(paid.sum())
-        shared.append(np.unique(origins[(origins >= 0) & ~first]))
+        shared.append(_distinct(origins[(origins >= 0) & ~first]))
         shown = before["key"][(before["at"] >= previous.start) & (before["at"] < previous.stop)]
         removed += _missing(shown, np.concatenate([here["key"], finished["key"]]))
         pairs = np.empty(len(here), _PAIR)
@@ -252,8 +252,8 @@ def _match_shared(
 ) -> np.ndarray:
     """Each row gets the first answer with its key: on record if there is one, else of the first row that asks."""
     codes = np.concatenate([known_codes, own_rows])
-    _, group, order = _groups(known_keys, own_keys)
-    firsts = codes[order[np.unique(group, return_index=True)[1]]]
+    starts, group, order = _groups(known_keys, own_keys)
+    firsts = codes[order[starts]]
     origins = np.empty(len(codes), np.int64)
     origins[order] = firsts[group]
     return origins[len(known_codes) :]
@@ -306,6 +306,12 @@ def _by_key(keys: np.ndarray) -> np.ndarray:
     if bool(((group[1:] == group[:-1]) & (low[1:] != low[:-1])).any()):
         return np.lexsort((keys["low"], keys["high"]))
     return order
+
+
+def _distinct(rows: np.ndarray) -> np.ndarray:
+    """Ascending row numbers, each once. (``np.unique`` imports masked arrays first, for longer than many runs need here.)"""
+    rows = np.sort(rows)
+    return rows[np.diff(rows, prepend=-1) > 0]
 
 
 def _missing(keys: np.ndarray, there: np.ndarray) -> int:
