@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from airflow_provider_modelstudio.inference.engine.feeder import windows_open
 from airflow_provider_modelstudio.inference.errors import StorageError
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
-from airflow_provider_modelstudio.inference.tasks import RequestLimits
+from airflow_provider_modelstudio.inference.tasks import Decoded, RequestLimits
 from tests.inference.fakes import Hashes, Scripted
 from tests.inference.virtual_time import run_in_virtual_time
 
@@ -37,6 +40,57 @@ def test_what_may_be_in_flight_is_read_in_time(place):
     place.check(texts)
     assert service.most_in_flight == 128
     assert answered_meanwhile[0] > 8 * 128 * 10
+
+
+@pytest.mark.parametrize(
+    ("rows", "row_bytes", "windows"),
+    [
+        (1_280, 0.0, 2 + 10),  # nobody knows yet
+        (1_280, 4_096.0, 2 + 10),  # 42 MB
+        (5_120, 4_096.0, 2 + 16),  # 64 MiB instead of 168 MB
+        (5_120, 16_384.0, 2 + 5),  # what is in flight has its place, whatever it takes
+        (4, 1e9, 2 + 1),
+        (4, 0.001, 2 + 1),
+    ],
+)
+def test_memory_bounds_what_waits_for_slow_answers(rows, row_bytes, windows):
+    """As many windows as a heavy tail needs, unless their answers are large."""
+    assert windows_open(rows, row_bytes) == windows
+
+
+class Wide(Hashes):
+    """Vectors of 4,096 zeros."""
+
+    def decode(self, answer, questions):
+        flat = pa.array(np.zeros(4_096 * len(questions), np.float32))
+        return Decoded(pa.RecordBatch.from_arrays([pa.FixedSizeListArray.from_arrays(flat, 4_096)], ["embedding"]))
+
+
+def test_large_answers_open_fewer_windows(place):
+    """What answers take is seen as they come; of large ones fewer wait for one that is slow."""
+    texts = [f"row number {i}" for i in range(9_000)]
+    place.write(texts)
+
+    def answered_meanwhile(task, dimensions):
+        counted = []
+
+        def script(number, asked):
+            async def wait():
+                if texts[1_100] in asked:
+                    await asyncio.sleep(20.0)
+                    counted.append(service.billed.total())
+                await asyncio.sleep(0.1)
+
+            return wait()
+
+        service = Scripted(script)
+        limits = Limits(max_concurrency=64, patience=900.0)
+        place.run(service, task, part_rows=20_000, limits=limits, dimensions=dimensions)
+        return counted[0]
+
+    small, large = answered_meanwhile(Hashes(setting="small"), 4), answered_meanwhile(Wide(setting="large"), 4_096)
+    assert small > 7 * 1_024
+    assert 5 * 1_024 < large <= 7 * 1_024
 
 
 @pytest.mark.parametrize("seconds", [0.08, 0.8])

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from .sender import Sender
     from .windows import OpenWindows
 
-__all__ = ["Feeder"]
+__all__ = ["OPEN_BYTES", "Feeder", "windows_open"]
 
+OPEN_BYTES = 64 * 1024 * 1024
+"""Of answers that wait for earlier ones."""
 _NO_KEY = bytes(16)
 
 
@@ -39,6 +41,20 @@ class _Read(NamedTuple):
 
     window: Window
     origins: np.ndarray
+
+
+def windows_open(rows_in_flight: int, row_bytes: float) -> int:
+    """How many windows may be open.
+
+    Eight times what is in flight, since a slow answer holds up its own window while the others go on; fewer where that
+    is more than :data:`OPEN_BYTES`, but always what is in flight and two more.
+
+    :param row_bytes: of an answer, on average; 0 as long as there is none.
+    """
+    wanted = -(-8 * rows_in_flight // WINDOW_ROWS)
+    if row_bytes > 0:
+        wanted = min(wanted, int(OPEN_BYTES / (WINDOW_ROWS * row_bytes)))
+    return 2 + max(wanted, -(-rows_in_flight // WINDOW_ROWS))
 
 
 def _close(reading: Generator[_Read]) -> None:
@@ -97,8 +113,7 @@ class Feeder:
             await self._windows.moved()
 
     def _most(self) -> int:
-        # Eight times what is in flight: a slow answer holds up its own window while the others go on.
-        return 2 + -(-8 * self._sender.rows_in_flight // WINDOW_ROWS)
+        return windows_open(self._sender.rows_in_flight, self._windows.row_bytes)
 
     async def _open(self, read: _Read) -> None:
         """Hand out what is known about a window, and pack the rest."""

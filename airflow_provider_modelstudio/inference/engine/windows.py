@@ -46,6 +46,7 @@ class OpenWindows:
         """No window will be added."""
         self.answer_schema: pa.Schema | None = None
         """Form of the answers, pinned by the first one."""
+        self._answered_rows = self._answered_bytes = 0
         self._task = task
         self._names = list(task.output_columns)
         self._shelf = shelf
@@ -101,6 +102,11 @@ class OpenWindows:
         self._moved.clear()
         await self._moved.wait()
 
+    @property
+    def row_bytes(self) -> float:
+        """Of an answer, on average; 0 as long as there is none."""
+        return self._answered_bytes / max(self._answered_rows, 1)
+
     def look_again(self) -> None:
         """Wake whoever waits for room: there may be more of it."""
         self._moved.set()
@@ -128,6 +134,8 @@ class OpenWindows:
             good = np.delete(np.arange(len(positions)), list(failed))
             positions, columns = positions[good], columns.take(pa.array(good))
         if len(positions):
+            self._answered_rows += len(positions)
+            self._answered_bytes += columns.nbytes
             window.give(positions, self.pin(columns))
             setattr(window.counts, book, getattr(window.counts, book) + len(positions))
 
@@ -167,6 +175,8 @@ class OpenWindows:
 
     def deliver(self, batch: Batch, decoded: Decoded) -> None:
         """Give the rows of a request their answers."""
+        self._answered_rows += len(batch.asked)
+        self._answered_bytes += decoded.columns.get_total_buffer_size()
         start = 0
         for end in range(1, len(batch.asked) + 1):
             window = batch.asked[start].window
