@@ -20,8 +20,12 @@ import resource
 import socket
 import struct
 import time
+from array import array
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ROW = re.compile(rb'"r(\d{8}) ')
 _SPEAKS_CBOR = re.compile(rb"\r\naccept:[^\r]*cbor")
@@ -165,16 +169,32 @@ def _float32(value: float) -> float:
 class Books:
     """What was answered."""
 
-    def __init__(self) -> None:
-        self.requests = self.rows = self.in_flight = self.most_in_flight = 0
-        self.first_at: float | None = None
-        """When the first question came, on the machine's monotonic clock."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.in_flight = self.most_in_flight = 0
+        self._asked_at = array("d")
+        """When each question came, on the machine's monotonic clock."""
+        self._rows = array("q", [0])
+        """Rows asked for before each, and in all."""
+
+    def ask(self, rows: int) -> None:
+        """A question came."""
+        self._asked_at.append(self._clock())
+        self._rows.append(self._rows[-1] + rows)
+
+    @property
+    def middle_rows_per_second(self) -> float | None:
+        """While a run was under way: from a tenth of its questions to nine tenths."""
+        start, end = len(self._asked_at) // 10, len(self._asked_at) * 9 // 10
+        seconds = self._asked_at[end] - self._asked_at[start] if end > start else 0.0
+        return (self._rows[end] - self._rows[start]) / seconds if seconds else None
 
     def bill(self) -> bytes:
         """As JSON."""
         used = resource.getrusage(resource.RUSAGE_SELF)
-        told: dict[str, Any] = {"requests": self.requests, "rows": self.rows, "most_in_flight": self.most_in_flight}
-        told |= {"first_at": self.first_at}
+        told: dict[str, Any] = {"requests": len(self._asked_at), "rows": self._rows[-1]}
+        told |= {"most_in_flight": self.most_in_flight, "middle_rows_per_second": self.middle_rows_per_second}
+        told |= {"first_at": self._asked_at[0] if self._asked_at else None}
         return json.dumps({**told, "cpu_seconds": round(used.ru_utime + used.ru_stime, 6)}).encode()
 
 
@@ -216,9 +236,7 @@ class Connection(asyncio.Protocol):
             self._write(kind.told, cbor=cbor)
         else:
             rows = [int(row) for row in _ROW.findall(body)]
-            self._books.first_at = self._books.first_at or time.monotonic()
-            self._books.requests += 1
-            self._books.rows += len(rows)
+            self._books.ask(len(rows))
             content, delay = kind.answer(rows), self._latency
             if self._tail and random.random() < _SLOW_SHARE:  # noqa: S311  # two slow ones in a hundred
                 delay *= self._tail

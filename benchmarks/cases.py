@@ -74,6 +74,8 @@ def make_cases(*, scale: float, rounds: int, large: bool) -> list[Case]:
         cases += [ours("latency", f"{media}-{flight}", **flags, media=media) for media in MEDIA]
         cases += [Case("latency", who, f"json-{flight}", flags) for who in ("loop", "daft")]
         cases.append(Case("latency", "floor", f"cbor-{flight}", {**flags, "media": "cbor"}))
+    long: dict[str, Any] = {"rows": rows(500_000), "latency": LATENCY, "concurrency": 128}
+    cases += [ours("latency", f"{media}-128-long", **long, media=media) for media in MEDIA]
     tail: dict[str, Any] = {"rows": whole, "latency": LATENCY, "tail": TAIL, "concurrency": 128}
     cases += [ours("tail", media, **tail, media=media) for media in MEDIA]
     cases += [ours("rows", f"{count}", rows=rows(count)) for count in (10_000, 100_000, 1_000_000)]

@@ -106,6 +106,7 @@ def run(asked: argparse.Namespace, url: str, source: Path, destination: Path) ->
         "requests": summary["requests"],
         "seconds_before_first_request": None if after["first_at"] is None else round(after["first_at"] - began, 3),
         "most_in_flight": after["most_in_flight"],
+        "middle_rows_per_second": after["middle_rows_per_second"],
         "server_cpu_seconds_per_1000_rows": round(
             (after["cpu_seconds"] - before["cpu_seconds"]) / asked.rows * 1000, 5
         ),

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from canned import Books
 from cases import make_cases
 from page import write_page
 from profile_once import tables
@@ -123,7 +124,7 @@ def test_the_page_tells_ratios(tmp_path):
         "at_once/ours/json": took(0.05, 18_000),
         "at_once/floor/json": took(0.02, 40_000),
         "at_once/loop/json": took(0.2, 5_000),
-        "latency/ours/json-32": took(0.05, 3_000),
+        "latency/ours/json-32": took(0.05, 3_000) | {"middle_rows_per_second": 3_150.0, "rows": 100_000},
     }
     page = write_page(
         {"about": {"machine": "2 cores"}, "scale": 1.0, "note": "Told.", "results": results},
@@ -132,8 +133,9 @@ def test_the_page_tells_ratios(tmp_path):
     )
     assert "| EmbedOperator, JSON | 0.0500 | 1.0 | 2.5 | 18,000 | 100 |" in page
     assert "| elasticsearch-py loop, JSON | 0.2000 | 4.0 | 10.0 | 5,000 | 100 |" in page
-    assert "| EmbedOperator, JSON | 100 ms | 32 | 3,000 | 3,200 | 94% | 0.0500 |" in page
-    assert "| the same with a heavy tail, JSON / CBOR | 90 % | – / – |" in page
+    assert "| EmbedOperator, JSON | 100 ms | 32 | 100,000 | 3,000 | 3,200 | 94% | 98% | 0.0500 |" in page
+    assert "allow, JSON / CBOR | 93 % | 94% / –; 98% / – between |" in page
+    assert "| the same with a heavy tail, JSON / CBOR | 90 % | – / –; – / – between |" in page
     assert "\nTold.\n" in page
     assert ".svg" not in page
     assert page == (tmp_path / "page.md").read_text()
@@ -162,3 +164,15 @@ def test_a_profile_counts_running_threads_of_the_operator():
     assert "| `inference/tasks/vectors.py` | 30.0% |" in told
     assert "| `pyarrow` | 60.0% |" in told
     assert "| `execute operators/dataset.py` | 10.0% |" in told
+
+
+def test_the_server_tells_its_pace_between_start_and_end():
+    """Ten questions of two rows, the first and the last long before and after the others, which come four a second."""
+    clock = iter([0.0, *(10.0 + i / 4 for i in range(18)), 100.0])
+    books = Books(lambda: next(clock))
+    assert books.middle_rows_per_second is None
+    for _ in range(20):
+        books.ask(2)
+    told = json.loads(books.bill())
+    assert (told["requests"], told["rows"], told["first_at"]) == (20, 40, 0.0)
+    assert told["middle_rows_per_second"] == pytest.approx(8.0)
