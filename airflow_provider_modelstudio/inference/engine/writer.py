@@ -7,7 +7,8 @@ import contextlib
 import logging
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from airflow_provider_modelstudio.inference.vault.records import Counts
 from .window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from airflow_provider_modelstudio.inference.plan import Part, Plan
@@ -113,12 +114,10 @@ class Writer:
             await asyncio.to_thread(keys.touch, 0o640)
         while True:
             window = await self._windows.oldest() if part.rows else self._nothing(part)
-            writer, kept = await self._append(part, window)
+            writer = await self._append(part, window, _KeyFile(keys, place))
             if part.rows:
                 self._windows.written(window)
             counts.add(window.counts)
-            with _told(keys, place), keys.open("ab") as file:
-                file.write(window.keys[kept].tobytes())
             self._check_errors()
             at += window.rows
             if at >= part.end_row:
@@ -127,24 +126,25 @@ class Writer:
                     await self._putting
                 return writer, apart, keys, counts
 
-    async def _append(self, part: Part, window: Window) -> tuple[PartWriter, np.ndarray]:
-        """Write a window; returns which of its rows are in the dataset."""
+    async def _append(self, part: Part, window: Window, keys: _KeyFile) -> PartWriter:
+        """Write a window, and the keys of its rows that are in the dataset."""
         batch = window.build(self._windows.schema, self._task.error_column)
         window.counts.notice(oddities(batch.select(self._windows.schema.names)))
         if isinstance(self._task, FinishesRows):
             batch = self._task.finish(batch)
-        kept = np.ones(batch.num_rows, bool)
+        kept = window.keys
         if self._quarantine and window.counts.failed:
             reasons = batch.column(self._task.error_column)
-            kept = reasons.is_null().to_numpy(zero_copy_only=False)
+            kept = kept[reasons.is_null().to_numpy(zero_copy_only=False)]
             if self._apart is None:
                 self._apart = await self._create(part, batch.schema)
-            await self._put(self._apart, batch.filter(reasons.is_valid()))
+            await self._put(partial(self._apart.write, batch.filter(reasons.is_valid())))
             batch = batch.filter(reasons.is_null())
         if self._open is None:
             self._open = await self._create(part, batch.schema)
-        await self._put(self._open, batch)
-        return self._open, kept
+        if batch.num_rows:
+            await self._put(partial(_write_both, self._open, batch, keys, kept.tobytes()))
+        return self._open
 
     async def _create(self, part: Part, schema: pa.Schema) -> PartWriter:
         scratch, place = await self._scratch()
@@ -158,13 +158,12 @@ class Writer:
         folder = await self._vault.storage.scratch(self._folder)
         return folder, SCRATCH_FOLDER if folder == self._folder else STATE_FOLDER
 
-    async def _put(self, writer: PartWriter, batch: pa.RecordBatch) -> None:
+    async def _put(self, write: Callable[[], None]) -> None:
         """Return when all but the last batch are written: the next window is built meanwhile."""
-        if batch.num_rows:
-            before = self._putting
-            self._putting = asyncio.get_running_loop().run_in_executor(self._thread, writer.write, batch)
-            if before is not None:
-                await before
+        before = self._putting
+        self._putting = asyncio.get_running_loop().run_in_executor(self._thread, write)
+        if before is not None:
+            await before
 
     def _nothing(self, part: Part) -> Window:
         """An empty dataset still has a file, with the full schema."""
@@ -195,6 +194,25 @@ class Writer:
                 f"{self._options.max_error_rate:g} allows; "
                 f"most often: {most}; when the cause is mended, errors_only=True asks them again"
             )
+
+
+class _KeyFile(NamedTuple):
+    """The keys of a part's rows, one after the other."""
+
+    path: Path
+    place: str
+    """Which kind of place that is."""
+
+    def append(self, content: bytes) -> None:
+        """Opened each time: a part may have any number of windows, and many parts may be written."""
+        with _told(self.path, self.place), self.path.open("ab") as file:
+            file.write(content)
+
+
+def _write_both(writer: PartWriter, batch: pa.RecordBatch, keys: _KeyFile, content: bytes) -> None:
+    """In the writer's thread: a disk that is being synced lets nobody open a file for milliseconds."""
+    writer.write(batch)
+    keys.append(content)
 
 
 @contextlib.contextmanager
