@@ -228,7 +228,7 @@ def _flights(results: Results) -> str:
         "Possible is requests in flight × 10 rows / mean latency.\n"
         "With the heavy tail two answers in a hundred take 0.67 s, so that the 99th percentile is six times the mean.\n"
         "A run counts from its first to its last second: reading footers, finding the pace, the last slow answer and the commit are in it.\n"
-        "Between is what the server saw from the first tenth of the questions to the last: the pace of a long run.\n\n"
+        "Between is what the server saw from a tenth of our questions to nine tenths: the pace of a long run.\n\n"
         + table(head, lines)
     )
 

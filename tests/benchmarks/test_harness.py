@@ -167,7 +167,7 @@ def test_a_profile_counts_running_threads_of_the_operator():
 
 
 def test_the_server_tells_its_pace_between_start_and_end():
-    """Ten questions of two rows, the first and the last long before and after the others, which come four a second."""
+    """Twenty questions of two rows, the first and the last long before and after the others, which come four a second."""
     clock = iter([0.0, *(10.0 + i / 4 for i in range(18)), 100.0])
     books = Books(lambda: next(clock))
     assert books.middle_rows_per_second is None

@@ -30,9 +30,10 @@ def warm_up(governor, now, requests=60, latency=0.1):
     """A run that goes well: one answer after the other, then as many at once as may be."""
     for _ in range(requests):
         permits = []
-        while (pause := governor.wait(now, 100)) < math.inf:
-            now += pause
-            permits.append(governor.sent(now, 100))
+        for _ in range(governor.limit):
+            now += governor.wait(now, 100)
+            permits.append(send(governor, now))
+        assert governor.wait(now, 100) == math.inf
         now += latency
         for permit in permits:
             finish(governor, now, permit)
@@ -100,14 +101,36 @@ def test_places_that_come_free_together_are_taken_in_steps():
     governor = make()
     now = start = warm_up(governor, 0.0) + 1.0
     sent = Counter()
-    while (pause := governor.wait(now, 100)) < math.inf:
-        now += pause
-        governor.sent(now, 100)
+    assert governor.limit == 64
+    for _ in range(64):
+        now += governor.wait(now, 100)
+        send(governor, now)
         sent[now] += 1
-    assert sum(sent.values()) == 64
     assert max(sent.values()) <= 10
     assert 0.04 < now - start < 0.07
+    assert governor.wait(now, 100) == math.inf
     assert governor.why == "cap"
+
+
+def test_a_step_is_no_limit():
+    """Why requests wait is said where there is no place; what comes in lumps, and has places, waits for nothing."""
+    governor = make()
+    now = warm_up(governor, 0.0)
+    busy = []
+    for _ in range(64):
+        now += governor.wait(now, 100)
+        busy.append(send(governor, now))
+    assert governor.wait(now, 100) == math.inf
+    for permit in busy:
+        finish(governor, now + 0.1, permit)
+    for later, why in ((0.1, "cap"), (2.0, "idle")):
+        for _ in range(30):
+            pause = governor.wait(now + later, 100)
+            if pause > 0:
+                break
+            send(governor, now + later)
+        assert 0 < pause < 0.01
+        assert governor.why == why
 
 
 def test_a_run_that_grows_takes_no_steps():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_modelstudio.inference.dataset import WINDOW_BYTES, open_source
@@ -41,3 +42,18 @@ def test_a_large_dictionary_makes_no_small_windows(tmp_path):
     windows = [window.num_rows for _, window in source.windows([(0, 1100)])]
     assert sum(windows) == 1100
     assert max(windows) == 1024
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.uint8(), 150_528), pa.binary(150_528)])
+def test_cells_that_a_file_lacks_weigh_what_they_will(tmp_path, kind):
+    """Nulls of fixed size share their bytes until a window is made of them."""
+    there = pa.array([b"x" * 150_528], pa.binary(150_528)) if kind == pa.binary(150_528) else pa.nulls(1, kind)
+    pq.write_table(pa.table({"n": range(1024)}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"n": [1024], "image": there}), tmp_path / "2.parquet")
+    source = open_source(LocalFileSystem(), str(tmp_path))
+    assert source.schema.field("image").type == kind
+    numbers = []
+    for _, window in source.windows([(0, 1025)]):
+        assert window.nbytes <= 2 * WINDOW_BYTES
+        numbers += window["n"].to_pylist()
+    assert numbers == list(range(1025))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from airflow_provider_modelstudio.inference.engine import StopSignal
 from airflow_provider_modelstudio.inference.engine.feeder import windows_open
-from airflow_provider_modelstudio.inference.errors import StorageError
+from airflow_provider_modelstudio.inference.errors import InterruptedRunError, StorageError
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.tasks import Decoded, RequestLimits
@@ -147,3 +149,41 @@ def test_books_that_cannot_be_written_ahead_end_no_run(place):
     )
     place.check(texts)
     assert len(books) > 2
+
+
+@pytest.mark.parametrize("how", ["stopped", "cancelled", "cancelled twice"])
+def test_books_that_nobody_answers_for_do_not_keep_a_run_from_its_end(place, how):
+    """What is written ahead is given up with the run, however that ends, so that its end can write what was spent."""
+    place.write([f"row number {i}" for i in range(2_000)])
+    books, hanging = [], asyncio.Event()
+
+    class HangingBooks(LocalStorage):
+        async def replace(self, key, content):
+            if "/spent/" in key:
+                books.append(json.loads(content))
+                if len(books) == 2:  # the first one was needed at once, this one is written ahead
+                    hanging.set()
+                    await asyncio.get_running_loop().create_future()
+            await super().replace(key, content)
+
+    async def end():
+        stop, service = StopSignal(), Scripted(lambda number, texts: asyncio.sleep(0.3 + number % 4 / 20))
+        limits = Limits(max_concurrency=4)
+        run = asyncio.create_task(place.start(service, storage=HangingBooks, stop=stop, limits=limits))
+        await hanging.wait()
+        await asyncio.sleep(0.05)
+        if how == "stopped":
+            stop.request()
+        else:
+            run.cancel()
+        await asyncio.sleep(0.1)
+        if how == "cancelled twice":
+            run.cancel()
+        await asyncio.wait({run}, timeout=600.0)
+        assert run.done()
+        with pytest.raises((InterruptedRunError, asyncio.CancelledError)):
+            run.result()
+        assert service.requests == books[-1]["requests"]
+
+    run_in_virtual_time(end())
+    assert len(books) == 3

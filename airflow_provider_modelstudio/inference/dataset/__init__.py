@@ -9,7 +9,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -212,14 +212,26 @@ def _fitting(rows: int, batch: pa.RecordBatch | None, weigh: Callable[[pa.Record
 
 def _scales(schema: pa.Schema) -> Callable[[pa.RecordBatch], int]:
     """What tells how many bytes rows have of their own: a dictionary is there once, however many they are."""
-    if not any(pa.types.is_dictionary(field.type) for field in schema):
-        return _bytes
-    return _own_bytes
+    if any(pa.types.is_dictionary(field.type) for field in schema):
+        return _own_bytes
+    # The nulls of a column that a file lacks share a few bytes, until windows are made of them.
+    return attrgetter("nbytes") if any(_is_fixed(field.type) for field in schema) else _about_bytes
 
 
-def _bytes(batch: pa.RecordBatch) -> int:
-    """At least the bytes of the rows; just these where it matters."""
-    # Longer to find out than it takes to decode the rows, while the sum of the buffers is at hand: of a slice too much.
+def _is_fixed(kind: pa.DataType) -> bool:
+    """Whether values take their room where they are null, too, and more of it than a number."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_fixed_size_binary(kind):
+        return True
+    return any(_is_fixed(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _about_bytes(batch: pa.RecordBatch) -> int:
+    """Bytes of the rows, or what they are a slice of, where that is little.
+
+    ``nbytes`` takes longer than a few rows took to be decoded, while the sum of the buffers is at hand.
+    """
     whole = int(batch.get_total_buffer_size())
     return whole if whole <= SMALL_BYTES else int(batch.nbytes)
 

@@ -347,7 +347,7 @@ class _Run:
             await sender.drain(stopped)
             raise
         finally:
-            for job in (*jobs, stopped, ticker):
+            for job in (stopped, ticker):
                 job.cancel()
             await asyncio.gather(*jobs, stopped, ticker, return_exceptions=True)
 

@@ -46,8 +46,9 @@ class _Read(NamedTuple):
 def windows_open(rows_in_flight: int, row_bytes: float) -> int:
     """How many windows may be open.
 
-    Eight times what is in flight, since a slow answer holds up its own window while the others go on; fewer where that
-    is more than :data:`OPEN_BYTES`, but always what is in flight and two more.
+    Eight times what may be in flight, since a slow answer holds up its own window while the others go on; fewer where
+    that is more than :data:`OPEN_BYTES`, but always what may be in flight and two more.
+    Where not all rows of a window are asked, less is in flight.
 
     :param row_bytes: of an answer, on average; 0 as long as there is none.
     """

@@ -149,9 +149,11 @@ class Sender:
             await self._run()
         finally:
             if (counting := self._counting) is not None:
-                await asyncio.wait({counting}, timeout=self._options.drain_seconds)
-                counting.cancel()
-                await asyncio.gather(counting, return_exceptions=True)
+                try:
+                    await asyncio.wait({counting}, timeout=self._options.drain_seconds)
+                finally:  # whoever is in a hurry must not leave it behind: the end of the run writes the books, too
+                    counting.cancel()
+                    await asyncio.gather(counting, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

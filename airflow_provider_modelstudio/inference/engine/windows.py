@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from airflow_provider_modelstudio.inference.dataset import WINDOW_ROWS
 from airflow_provider_modelstudio.inference.errors import EndpointError, RowsRefusedError
 from airflow_provider_modelstudio.inference.vault.records import Counts
 
@@ -46,7 +47,7 @@ class OpenWindows:
         """No window will be added."""
         self.answer_schema: pa.Schema | None = None
         """Form of the answers, pinned by the first one."""
-        self._answered_rows = self._answered_bytes = 0
+        self._weighed_rows = self._weighed_bytes = 0
         self._task = task
         self._names = list(task.output_columns)
         self._shelf = shelf
@@ -104,8 +105,15 @@ class OpenWindows:
 
     @property
     def row_bytes(self) -> float:
-        """Of an answer, on average; 0 as long as there is none."""
-        return self._answered_bytes / max(self._answered_rows, 1)
+        """Of the latest answers to questions, on average; 0 as long as there is none."""
+        return self._weighed_bytes / max(self._weighed_rows, 1)
+
+    def _weigh(self, rows: int, size: int) -> None:
+        if self._weighed_rows > 2 * WINDOW_ROWS:  # older ones count for less and less
+            self._weighed_rows //= 2
+            self._weighed_bytes //= 2
+        self._weighed_rows += rows
+        self._weighed_bytes += size
 
     def look_again(self) -> None:
         """Wake whoever waits for room: there may be more of it."""
@@ -134,8 +142,6 @@ class OpenWindows:
             good = np.delete(np.arange(len(positions)), list(failed))
             positions, columns = positions[good], columns.take(pa.array(good))
         if len(positions):
-            self._answered_rows += len(positions)
-            self._answered_bytes += columns.nbytes
             window.give(positions, self.pin(columns))
             setattr(window.counts, book, getattr(window.counts, book) + len(positions))
 
@@ -175,8 +181,7 @@ class OpenWindows:
 
     def deliver(self, batch: Batch, decoded: Decoded) -> None:
         """Give the rows of a request their answers."""
-        self._answered_rows += len(batch.asked)
-        self._answered_bytes += decoded.columns.get_total_buffer_size()
+        self._weigh(len(batch.asked), decoded.columns.get_total_buffer_size())
         start = 0
         for end in range(1, len(batch.asked) + 1):
             window = batch.asked[start].window

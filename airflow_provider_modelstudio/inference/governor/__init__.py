@@ -56,8 +56,10 @@ TIMEOUT_SHARE: Final = 0.3  # of the service's own timeout that requests may tak
 LONG_CALL: Final = 0.1  # of the service's own timeout
 CLOSE_CALL: Final = 0.5  # of it
 OWN_QUEUE: Final = 1.5  # … unless they take that long anyway
-SPREAD: Final = 1.5  # requests go so many times faster than they come back, at most; Linux paces TCP at 1.2 to 2
-LONGEST_STEP: Final = 0.002  # seconds from one to the next; who has an answer is done with it sooner
+SPREAD: Final = (
+    1.5  # requests may go so many times as fast as they are answered on average; Linux paces TCP at 1.2 to 2
+)
+LONGEST_STEP: Final = 0.002  # seconds from one to the next, or less; who has an answer is done with it sooner
 TOGETHER: Final = 0.008  # seconds of steps that go at once: a little company saves wake-ups and writes
 LATENCY_FLOOR: Final = 0.2  # seconds; below, noise of loops and networks rules
 
@@ -177,7 +179,7 @@ class Governor:
             why = "quota" if pace.learned else "cap"
         if (ready := self._stepped_at + self._step) > max(at, now + TOGETHER):
             at = ready
-            why = self._held_by()
+            why = self._held_by() if self._full_at > now - math.exp(self._latency) else "idle"
         seconds = at - now
         if seconds < TRIFLE:
             self._why = "idle"

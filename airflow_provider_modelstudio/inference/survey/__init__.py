@@ -309,7 +309,7 @@ def _by_key(keys: np.ndarray) -> np.ndarray:
 
 
 def _distinct(rows: np.ndarray) -> np.ndarray:
-    """Ascending row numbers, each once. (``np.unique`` imports masked arrays first, for longer than many runs need here.)"""
+    """Ascending row numbers, each once."""
     rows = np.sort(rows)
     return rows[np.diff(rows, prepend=-1) > 0]
 
