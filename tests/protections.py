@@ -11,8 +11,10 @@ ENGINE_ROOM = f"{PACKAGE}/engine/__init__.py"
 SENDER = f"{PACKAGE}/engine/sender.py"
 WRITER = f"{PACKAGE}/engine/writer.py"
 WINDOWS = f"{PACKAGE}/engine/windows.py"
+APART = f"{PACKAGE}/engine/apart.py"
 LEASE = f"{PACKAGE}/vault/lease.py"
 JOURNAL = f"{PACKAGE}/vault/journal.py"
+METER = f"{PACKAGE}/vault/meter.py"
 VAULT = f"{PACKAGE}/vault/__init__.py"
 PUBLICATION = f"{PACKAGE}/vault/publication.py"
 RECALL = f"{PACKAGE}/survey/recall.py"
@@ -492,6 +494,13 @@ MUTANTS = (
     Mutant("Airflow is not told what to mask of a body", HOOK, "        _mask(shapes)\n", "", HOOKS),
     Mutant("a short key is taken", ADDRESS, "    if len(secret) < SHORTEST_SECRET:", "    if False:", ADDRESSES),
     # The end of a run.
+    Mutant("an exact sum does not go before what was written ahead", METER, "            if key + EXACT in keys:", "            if False:", LEASES),
+    Mutant("a write that failed is never settled", METER, "            self._touched = True\n            await self._write(self._key, most)\n", "            await self._write(self._key, most)\n            self._touched = True\n", LEASES),
+    Mutant("rows are blamed before the answer is kept", SENDER, "                self._took(batch)\n", "                self._took(batch)\n                await self._blame_rows()\n", ENGINE),
+    Mutant("the end of a run is deaf", ENGINE_ROOM, "await _unless_stopped(self._outwards(self._report, self._progress(sender)), stop)", "await self._outwards(self._report, self._progress(sender))", STOPPING),
+    Mutant("stores have few threads", APART, "ThreadPoolExecutor(STORE_THREADS, ", "ThreadPoolExecutor(6, ", STOPPING),
+    Mutant("a drain that is cancelled leaves requests behind", SENDER, "                asking.cancel()\n", "                pass\n", PACES),
+    Mutant("a part that cannot be kept is noticed a part later", WRITER, "if self._sealing is not None and self._sealing.done():", "if False:", PACES),
     Mutant("asked to stop, nothing is waited for", SENDER, "timeout=self._options.drain_seconds)", "timeout=0.0)", STOPPED),
     Mutant("asked to stop, a request has the time that it always has", SENDER, "= {settled, hurry}", "= {settled}", STOPPED),
     Mutant("asked to stop, half a minute is waited for", f"{PACKAGE}/engine/options.py", "DRAIN_SECONDS = 3.0", "DRAIN_SECONDS = 30.0", STOPPED),

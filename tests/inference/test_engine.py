@@ -774,6 +774,20 @@ def test_fail_on_row_error_holds_for_retries_and_for_unusable_answers(place):
         place.run(Scripted(broken), Hashes(setting="b"), on_row_error="fail")
 
 
+def test_a_row_that_ends_the_run_costs_no_answer(place):
+    """The first good answer tells that it was the row and not the endpoint; it is kept before that ends the run."""
+
+    def script(number, texts):
+        return b"[]" if "row number 5" in texts else asyncio.sleep(600.0)
+
+    place.write(TEXTS[:40])
+    first, second = Scripted(script), Scripted()
+    with pytest.raises(RowsRefusedError, match="row 5"):
+        place.run(first, on_row_error="fail")
+    place.run(second)
+    assert not set(second.billed) & set(TEXTS[10:40])
+
+
 def dying_after(requests, *, refused=frozenset()):
     """A service that answers so many requests, each answer another one, and then nobody any more."""
     numbers = itertools.count(1)

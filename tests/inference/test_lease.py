@@ -303,6 +303,47 @@ def test_requests_of_all_tries_count(place, tries):
     assert sent + service.requests == 90
 
 
+def put_back(place, kept):
+    """What a dying try still wrote was never written."""
+    for file in place.state.glob("*/runs/*/spent/*"):
+        if file not in kept:
+            file.unlink()
+    for file, content in kept.items():
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_write_that_was_given_up_does_not_count(place, nth):
+    """Of a try that ended by itself the exact sum counts, whatever it wrote down before, and whenever that lands."""
+    place.write(TEXTS)
+    books, hanging = [], asyncio.Event()
+
+    class Hanging(LocalStorage):
+        async def replace(self, key, content):
+            await super().replace(key, content)
+            if "/spent/" in key and not key.endswith(".exact"):
+                books.append(key)
+                if len(books) == nth:
+                    hanging.set()
+                    await asyncio.get_running_loop().create_future()
+
+    async def stopped():
+        stop, service = StopSignal(), Scripted(lambda number, texts: asyncio.sleep(0.2))
+        trying = asyncio.create_task(place.start(service, storage=Hanging, stop=stop))
+        await hanging.wait()
+        stop.request()
+        await asyncio.gather(trying, return_exceptions=True)
+        return service
+
+    first, second = run_in_virtual_time(stopped()), Scripted()
+    (landed,) = place.state.glob("*/runs/*/spent/*[!t]")
+    landed.write_text(json.dumps({"requests": 500, "tokens": 10_000, "written": 0}))
+    requests = -(-len(TEXTS) // 10)
+    place.run(second, budget=Budget(max_requests=requests))
+    assert first.requests + second.requests == requests
+    place.check(TEXTS)
+
+
 def test_requests_of_a_killed_try_count(place):
     """A try that was killed without a word counts what it may have sent: never more than max_requests are sent in all."""
     place.write(TEXTS)
@@ -315,8 +356,7 @@ def test_requests_of_a_killed_try_count(place):
         kept = {file: file.read_bytes() for file in place.state.glob("*/runs/*/spent/*")}
         trying.cancel()
         await asyncio.gather(trying, return_exceptions=True)
-        for file, content in kept.items():  # what the dying try still wrote was never written
-            file.write_bytes(content)
+        put_back(place, kept)
         return service.requests
 
     for _ in range(2):
@@ -395,8 +435,7 @@ def test_tokens_of_a_killed_try_count(place):
         kept = {file: file.read_bytes() for file in place.state.glob("*/runs/*/spent/*")}
         trying.cancel()
         await asyncio.gather(trying, return_exceptions=True)
-        for file, content in kept.items():
-            file.write_bytes(content)
+        put_back(place, kept)
         return sum(seen)
 
     def count(service):

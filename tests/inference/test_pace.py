@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_modelstudio.inference.engine import StopSignal
 from airflow_provider_modelstudio.inference.engine.feeder import windows_open
-from airflow_provider_modelstudio.inference.errors import InterruptedRunError, StorageError
+from airflow_provider_modelstudio.inference.errors import InterruptedRunError, StorageError, StorageRefusedError
 from airflow_provider_modelstudio.inference.governor import Limits
 from airflow_provider_modelstudio.inference.storage.local import LocalStorage
 from airflow_provider_modelstudio.inference.tasks import Decoded, RequestLimits
@@ -183,7 +183,23 @@ def test_books_that_nobody_answers_for_do_not_keep_a_run_from_its_end(place, how
         assert run.done()
         with pytest.raises((InterruptedRunError, asyncio.CancelledError)):
             run.result()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
         assert service.requests == books[-1]["requests"]
 
     run_in_virtual_time(end())
     assert len(books) == 3
+
+
+def test_a_part_that_cannot_be_kept_ends_the_run_at_once(place):
+    """Nobody asks for all of the next part before it is noticed."""
+    rows = 20 * 1_024
+    place.write([f"row number {i}" for i in range(rows)])
+
+    class Refuses(LocalStorage):
+        async def create_from(self, key, path):
+            raise StorageRefusedError("nothing is taken here")
+
+    service = Scripted(lambda number, texts: asyncio.sleep(0.05))
+    with pytest.raises(StorageRefusedError, match="nothing is taken"):
+        place.run(service, storage=Refuses, part_rows=rows // 2, limits=Limits(max_concurrency=4))
+    assert service.billed.total() < 0.75 * rows

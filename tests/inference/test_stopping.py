@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 
@@ -144,6 +145,50 @@ def test_a_stop_is_heard_while_the_source_is_looked_through(place):
     assert service.requests == 0
     place.run(service)
     place.check(TEXTS)
+
+
+def test_a_stop_is_heard_while_the_end_is_told(place, slow):
+    """Everything is answered, and Airflow takes minutes to hear of it: the next try has only the commit to do."""
+    place.write(TEXTS)
+    stop, service = StopSignal(), Scripted()
+    threading.Thread(target=lambda: (slow.begun.wait(), stop.request()), daemon=True).start()
+    assert stopped_after(place, service, stop, report=lambda progress: slow()) < LONG / 2
+    slow.released.set()
+    place.run(service)
+    place.check(TEXTS)
+    assert service.billed == dict.fromkeys(TEXTS, 1)
+
+
+def test_a_second_signal_in_the_middle_of_the_first_stops_as_well():
+    """Signals come at any moment, so also while one is heard: nothing there may wait for itself."""
+    stop, lines = StopSignal(), []
+
+    def interrupted(frame, event, argument):  # Python traces nothing in here
+        lines.append(frame.f_lineno)
+        stop.request()
+        return interrupted
+
+    def first():
+        sys.settrace(interrupted)
+        stop.request()
+        sys.settrace(None)
+
+    thread = threading.Thread(target=first, daemon=True)
+    thread.start()
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert len(lines) > 2
+    assert stop.requested
+
+
+def test_many_calls_to_a_store_leave_room_for_one_more():
+    """A dozen writes that hang on a machine of two cores do not keep the lease from being renewed."""
+    barrier = threading.Barrier(20)
+
+    async def many():
+        await asyncio.gather(*(asyncio.to_thread(barrier.wait, LONG) for _ in range(20)))
+
+    run_apart(many(), StopSignal())
 
 
 def test_a_survey_that_hears_nothing_is_left_behind(place, slow):

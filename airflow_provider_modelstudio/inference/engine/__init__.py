@@ -240,13 +240,15 @@ class _Run:
                 log.warning("%s %s", times, words)
             raise
         finally:
+            self._outside.shutdown(wait=False)
             for job in keeping:
                 job.cancel()
-            await asyncio.gather(*keeping, return_exceptions=True)
-            if self.sender is not None:
-                await self._vault.meter.settle(self.sender.spent)
-            await lease.release()
-            self._outside.shutdown(wait=False)
+            try:
+                await asyncio.gather(*keeping, return_exceptions=True)
+                if self.sender is not None:
+                    await self._vault.meter.settle(self.sender.spent)
+            finally:
+                await lease.release()
         return manifest
 
     async def _ask_what_is_left(
@@ -301,8 +303,8 @@ class _Run:
         writer = Writer(self._plan, task, vault, windows, self._source.schema, options, self._folder)
         jobs = (feeder.run(left), sender.run(), writer.run(left))
         await self._together(sender, [asyncio.create_task(job) for job in jobs], stop)
-        await self._outwards(self._report, self._progress(sender))
-        await asyncio.to_thread(self._source.check_unchanged)
+        await _unless_stopped(self._outwards(self._report, self._progress(sender)), stop)
+        await _unless_stopped(asyncio.to_thread(self._source.check_unchanged), stop)
         await _unless_stopped(self._ask_airflow(), stop)
         lease.check()
         segments = await vault.journal.segments()

@@ -27,6 +27,12 @@ COLLECT_EVERY = 10_000
 """New objects between two looks for garbage, of which a run makes next to none."""
 
 
+STORE_THREADS = 32
+"""Calls to a store at a time. Python's own choice is four more than there are cores: a few answers on their way to a store
+in trouble would keep the lease from being renewed.
+"""
+
+
 def run_apart(work: Coroutine[Any, Any, Result], stop: StopSignal) -> Result:
     """The result of ``work``.
 
@@ -50,6 +56,7 @@ def run_apart(work: Coroutine[Any, Any, Result], stop: StopSignal) -> Result:
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.get_loop().set_default_executor(ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store"))
         return runner.run(work)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence  # noqa: TC003  # dataclasses read their annotations
@@ -103,13 +102,14 @@ class StopSignal:
     """Asks a run to stop, from any thread or signal handler."""
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._asked = False
+        """No lock: a signal handler that another signal interrupts would wait for itself."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._heard: asyncio.Event | None = None
 
     def request(self) -> None:
         """Stop soon: no new requests, answers in flight are kept."""
-        self._asked.set()
+        self._asked = True
         if self._loop is not None and self._heard is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended: there is nothing left to stop
                 self._loop.call_soon_threadsafe(self._heard.set)
@@ -117,10 +117,10 @@ class StopSignal:
     @property
     def requested(self) -> bool:
         """Whether the run was asked to stop; for threads, which cannot wait for it."""
-        return self._asked.is_set()
+        return self._asked
 
     async def wait(self) -> None:
         """Return when the run was asked to stop."""
         self._loop, self._heard = asyncio.get_running_loop(), asyncio.Event()
-        if not self._asked.is_set():
+        if not self._asked:
             await self._heard.wait()

@@ -259,21 +259,24 @@ class Sender:
 
         :param hurry: done when there are only seconds left. Else a request has the time that it always has.
         """
-        if self._asking:
-            seconds = self._options.limits.timeout + _GRACE_SECONDS
-            log.info("stopping: waiting for %s requests in flight", len(self._asking))
-            settled = asyncio.ensure_future(asyncio.wait(set(self._asking)))
-            either: set[asyncio.Future[Any]] = {settled, hurry}
+        if not self._asking:
+            return
+        seconds = self._options.limits.timeout + _GRACE_SECONDS
+        log.info("stopping: waiting for %s requests in flight", len(self._asking))
+        settled = asyncio.ensure_future(asyncio.wait(set(self._asking)))
+        either: set[asyncio.Future[Any]] = {settled, hurry}
+        try:
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if hurry.done():
                 await asyncio.wait({settled}, timeout=self._options.drain_seconds)
+        finally:
             settled.cancel()
-        late = list(self._asking)
-        if late:
-            log.warning("%s requests were given up, and may have been paid for", len(late))
-        for asking in late:
-            asking.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+            late = list(self._asking)
+            if late:
+                log.warning("%s requests were given up, and may have been paid for", len(late))
+            for asking in late:
+                asking.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     # ------------------------------------------------------------------ one request
 
@@ -300,7 +303,6 @@ class Sender:
                     return
                 self._answered = (batch.asked[0], batch.questions[0])
                 self._took(batch)
-                await self._blame_rows()
                 columns = self._windows.pin(decoded.columns)
                 if columns is not decoded.columns:
                     decoded = replace(decoded, columns=columns)
@@ -308,6 +310,7 @@ class Sender:
                     await self._ask_once_more(batch, decoded)
                 else:
                     await self._keep(batch, decoded)
+                await self._blame_rows()  # after what was paid for is kept: it may end the run
                 # A model wrote more than was foreseen; the answer itself was kept first.
                 if not self._vault.meter.covers(self.spent):
                     await self._count_ahead(batch)

@@ -69,6 +69,8 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._putting: asyncio.Future[None] | None = None
         """The batch that was handed to the thread last."""
+        self._sealing: asyncio.Task[None] | None = None
+        """The part before the one that is written."""
         self._open: PartWriter | None = None
         self._apart: PartWriter | None = None
         """Rows of the open part that are kept out of the dataset."""
@@ -78,32 +80,28 @@ class Writer:
 
     async def run(self, left: Sequence[Part]) -> None:
         """Write and seal the parts that are left, in order. A part is sealed while the next one is written."""
-        sealing: asyncio.Task[None] | None = None
         try:
             for part in left:
                 done = await self._write(part)
-                if sealing is not None:
-                    await sealing
-                sealing = asyncio.create_task(self._seal(part, *done))
-            if sealing is not None:
-                await sealing
+                if self._sealing is not None:
+                    await self._sealing
+                self._sealing = asyncio.create_task(self._seal(part, *done))
+            if self._sealing is not None:
+                await self._sealing
         finally:
-            if sealing is not None and not sealing.done():
-                sealing.cancel()
-                await asyncio.gather(sealing, return_exceptions=True)
-            if self._putting is not None:  # whatever became of it, the run has its end already
-                self._putting.cancel()
-                await asyncio.gather(self._putting, return_exceptions=True)
+            under_way = [job for job in (self._sealing, self._putting) if job is not None]
+            for job in under_way:
+                job.cancel()
             # In the writer's thread, so that nothing is being written; the loop has answers to keep meanwhile.
             discarding = asyncio.get_running_loop().run_in_executor(self._thread, self._discard)
             self._thread.shutdown(wait=False)
+            await asyncio.gather(*under_way, return_exceptions=True)  # whatever became of them, the run has its end
             await asyncio.shield(discarding)
 
     def _discard(self) -> None:
-        for writer in self._unsealed:
-            writer.discard()
-        for keys in self._keys:
-            keys.unlink(missing_ok=True)
+        for drop in (*(writer.discard for writer in self._unsealed), *(keys.unlink for keys in self._keys)):
+            with contextlib.suppress(OSError):  # gone, or on a disk of which the run tells already
+                drop()
 
     async def _write(self, part: Part) -> tuple[PartWriter, PartWriter | None, Path, Counts]:
         counts, at = Counts(), part.first_row
@@ -119,6 +117,8 @@ class Writer:
                 self._windows.written(window)
             counts.add(window.counts)
             self._check_errors()
+            if self._sealing is not None and self._sealing.done():
+                self._sealing.result()  # a part that cannot be kept ends the run now, not when the next one is full
             at += window.rows
             if at >= part.end_row:
                 apart, self._open, self._apart = self._apart, None, None

@@ -7,6 +7,7 @@ Layout below the state folder, which lies beside the dataset and never in it::
     <cache_key>/journal/e00000003-<attempt>-00000017.seg   answers, in the order they came: a segment, or a log of many
     <cache_key>/runs/<run_key>/plan.json         pinned inputs; created once
     <cache_key>/runs/<run_key>/spent/00000003-<attempt>   how many requests and tokens attempt 3 may have sent
+    <cache_key>/runs/<run_key>/spent/00000003-<attempt>.exact   how many it did, once it has ended
     <cache_key>/runs/<run_key>/parts/…           output files, named by their content; created once
     <cache_key>/runs/<run_key>/keys/…            content key of each row of a part; created once
     <cache_key>/runs/<run_key>/quarantine/…      rows kept out of the dataset, named by content; created once

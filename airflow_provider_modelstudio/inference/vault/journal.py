@@ -210,6 +210,10 @@ class Journal:
                     for _, done in batch:
                         if not done.done():
                             done.set_exception(error)
+                except BaseException:  # the loop ends, and whoever waits must, too
+                    for _, done in batch:
+                        done.cancel()
+                    raise
                 else:
                     for _, done in batch:
                         if not done.done():

@@ -166,7 +166,8 @@ class Lease:
                 await self._renew()
 
     async def release(self) -> None:
-        """Let the next attempt start at once."""
+        """Let the next attempt start at once; this one may not spend any more."""
+        self._valid_until = -1.0
         if self.epoch:
             with contextlib.suppress(StorageError, StorageRefusedError):
                 await self._write("released")

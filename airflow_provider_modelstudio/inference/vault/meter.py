@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["Meter"]
 
 
+EXACT = ".exact"
+
+
 class Meter:
-    """What one run has spent, below its folder ``spent``: one object for each try."""
+    """What one run has spent, below its folder ``spent``: an object for each try, and one more for its exact sum.
+
+    The sum is an object of its own, since a write that was given up may land after all that came later.
+    """
 
     def __init__(self, storage: Storage, folder: str) -> None:
         self.before = Spent()
@@ -32,12 +38,16 @@ class Meter:
         self._folder = folder
         self._key = ""
         self._allowed = Spent()
+        self._touched = False
         self._writing = asyncio.Lock()
 
     async def open(self, epoch: str) -> None:
         """Read what earlier tries wrote down, as the try of this epoch."""
         self._key = f"{self._folder}/{epoch}"
-        for key in await self._storage.list_keys(self._folder):
+        keys = set(await self._storage.list_keys(self._folder))
+        for key in sorted(keys):
+            if key + EXACT in keys:
+                continue
             content = await self._storage.read(key)
             self.before = self.before.plus(restored(self._storage.locate(key), content, lambda told: Spent(**told)))
 
@@ -49,17 +59,17 @@ class Meter:
         """Return when so much of this try is written down, at least."""
         async with self._writing:
             most = Spent(*map(max, zip(spent, self._allowed, strict=True)))
-            await self._write(most)
+            self._touched = True
+            await self._write(self._key, most)
             self._allowed = most
 
     async def settle(self, spent: Spent) -> None:
         """Write down that it was exactly so much: nothing will follow."""
-        async with self._writing:
-            if self._allowed.requests:
-                self._allowed = Spent()
-                # What is there is enough, and never too little.
-                with contextlib.suppress(StorageError, StorageRefusedError):
-                    await self._write(spent)
+        self._allowed = Spent()
+        if self._touched:
+            # What is there is enough, and never too little.
+            with contextlib.suppress(StorageError, StorageRefusedError):
+                await self._write(self._key + EXACT, spent)
 
-    async def _write(self, spent: Spent) -> None:
-        await self._storage.replace(self._key, json.dumps(spent._asdict()).encode())
+    async def _write(self, key: str, spent: Spent) -> None:
+        await self._storage.replace(key, json.dumps(spent._asdict()).encode())
