@@ -499,7 +499,7 @@ MUTANTS = (
     Mutant("rows are blamed before the answer is kept", SENDER, "                self._took(batch)\n", "                self._took(batch)\n                await self._blame_rows()\n", ENGINE),
     Mutant("the end of a run is deaf", ENGINE_ROOM, "await _unless_stopped(self._outwards(self._report, self._progress(sender)), stop)", "await self._outwards(self._report, self._progress(sender))", STOPPING),
     Mutant("stores have few threads", APART, "ThreadPoolExecutor(STORE_THREADS, ", "ThreadPoolExecutor(6, ", STOPPING),
-    Mutant("a drain that is cancelled leaves requests behind", SENDER, "                asking.cancel()\n", "                pass\n", PACES),
+    Mutant("a drain that is cancelled leaves requests behind", SENDER, "        finally:\n            settled.cancel()\n", "        except GeneratorExit:\n            settled.cancel()\n", PACES),
     Mutant("a part that cannot be kept is noticed a part later", WRITER, "if self._sealing is not None and self._sealing.done():", "if False:", PACES),
     Mutant("asked to stop, nothing is waited for", SENDER, "timeout=self._options.drain_seconds)", "timeout=0.0)", STOPPED),
     Mutant("asked to stop, a request has the time that it always has", SENDER, "= {settled, hurry}", "= {settled}", STOPPED),

@@ -167,7 +167,10 @@ def test_books_that_nobody_answers_for_do_not_keep_a_run_from_its_end(place, how
             await super().replace(key, content)
 
     async def end():
-        stop, service = StopSignal(), Scripted(lambda number, texts: asyncio.sleep(0.3 + number % 4 / 20))
+        stop, service = (
+            StopSignal(),
+            Scripted(lambda number, texts: asyncio.sleep(0.3 + number / 20 if number < 6 else 100)),
+        )
         limits = Limits(max_concurrency=4)
         run = asyncio.create_task(place.start(service, storage=HangingBooks, stop=stop, limits=limits))
         await hanging.wait()

@@ -152,7 +152,8 @@ def test_a_stop_is_heard_while_the_end_is_told(place, slow):
     place.write(TEXTS)
     stop, service = StopSignal(), Scripted()
     threading.Thread(target=lambda: (slow.begun.wait(), stop.request()), daemon=True).start()
-    assert stopped_after(place, service, stop, report=lambda progress: slow()) < LONG / 2
+    told = {"report": lambda progress: slow(), "progress_seconds": 1000.0}  # only at the end
+    assert stopped_after(place, service, stop, **told) < LONG / 2
     slow.released.set()
     place.run(service)
     place.check(TEXTS)
