@@ -774,15 +774,22 @@ def test_fail_on_row_error_holds_for_retries_and_for_unusable_answers(place):
         place.run(Scripted(broken), Hashes(setting="b"), on_row_error="fail")
 
 
-def test_a_row_that_ends_the_run_costs_no_answer(place):
-    """The first good answer tells that it was the row and not the endpoint; it is kept before that ends the run."""
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_row_that_ends_the_run_costs_no_answer(place, spoilt):
+    """The first good answer tells that it was the rows and not the endpoint; it is kept before that ends the run, and so is
+    what is known of each row.
+    """
+
+    async def answer(texts):
+        await asyncio.sleep(600.0)
+        return json.dumps([None if spoilt else vector(t) for t in texts]).encode()
 
     def script(number, texts):
-        return b"[]" if "row number 5" in texts else asyncio.sleep(600.0)
+        return b"[]" if set(texts) & {"row number 4", "row number 5"} else answer(texts)
 
     place.write(TEXTS[2:6])
     task, first, second = Hashes(limits=RequestLimits(rows=1)), Scripted(script), Scripted()
-    with pytest.raises(RowsRefusedError, match=r"row 3 .* no usable answer"):
+    with pytest.raises(RowsRefusedError, match="not a number" if spoilt else r"row [23] .* no usable answer"):
         place.run(first, task, on_row_error="fail")
     place.run(second, task)
     assert not second.billed

@@ -422,6 +422,28 @@ def test_an_answer_is_kept_before_it_is_counted(place):
     assert max((first.billed + second.billed).values()) == 1
 
 
+def test_what_was_given_up_counts_as_if_it_was_written(place):
+    """A model may go on writing for a request that a stop gave up: as much as for the others, for all we know."""
+
+    class Writes(Hashes):
+        def decode(self, answer, questions):
+            return replace(super().decode(answer, questions), written=1000)
+
+    async def stopped():
+        stop, service = StopSignal(), Scripted(lambda number, texts: asyncio.sleep(0.1 if number < 6 else 100.0))
+        trying = asyncio.create_task(place.start(service, Writes(), stop=stop))
+        await asyncio.sleep(1.0)
+        stop.request()
+        await asyncio.gather(trying, return_exceptions=True)
+        return service.requests
+
+    place.write(TEXTS)
+    requests = run_in_virtual_time(stopped())
+    (exact,) = place.state.glob("*/runs/*/spent/*.exact")
+    assert requests > 5
+    assert json.loads(exact.read_text())["written"] == 1000 * requests
+
+
 def test_tokens_of_a_killed_try_count(place):
     """The same for max_cost, with requests of very different sizes: what is paid in all stays below it."""
     texts = [f"row number {i} " + "word " * (400 if i > 100 else 1) for i in range(300)]

@@ -155,7 +155,7 @@ def test_books_that_cannot_be_written_ahead_end_no_run(place):
 def test_books_that_nobody_answers_for_do_not_keep_a_run_from_its_end(place, how):
     """What is written ahead is given up with the run, however that ends, so that its end can write what was spent."""
     place.write([f"row number {i}" for i in range(2_000)])
-    books, hanging = [], asyncio.Event()
+    books, never, hanging = [], [], asyncio.Event()
 
     class HangingBooks(LocalStorage):
         async def replace(self, key, content):
@@ -166,11 +166,14 @@ def test_books_that_nobody_answers_for_do_not_keep_a_run_from_its_end(place, how
                     await asyncio.get_running_loop().create_future()
             await super().replace(key, content)
 
+    async def answer(number):
+        await asyncio.sleep(0.3 + number / 20)
+        if number > 1:
+            never.append(asyncio.get_running_loop().create_future())  # else nobody knows of it, and it is forgotten
+            await never[-1]
+
     async def end():
-        stop, service = (
-            StopSignal(),
-            Scripted(lambda number, texts: asyncio.sleep(0.3 + number / 20 if number < 6 else 100)),
-        )
+        stop, service = StopSignal(), Scripted(lambda number, texts: answer(number))
         limits = Limits(max_concurrency=4)
         run = asyncio.create_task(place.start(service, storage=HangingBooks, stop=stop, limits=limits))
         await hanging.wait()

@@ -160,6 +160,30 @@ def test_a_stop_is_heard_while_the_end_is_told(place, slow):
     assert service.billed == dict.fromkeys(TEXTS, 1)
 
 
+def test_a_stop_is_heard_while_the_source_is_listed_once_more(place, slow):
+    """Everything is answered, and the listing before the commit hangs: the run ends without it."""
+
+    class Hanging(Source):
+        __slots__ = ()
+
+        def check_unchanged(self):
+            if service.billed.total() == len(TEXTS):
+                slow()
+            Source.check_unchanged(self)
+
+    def arrange(source):
+        return Hanging(source.filesystem, source.location, source.files, source.schema)
+
+    place.write(TEXTS)
+    stop, service = StopSignal(), Scripted()
+    threading.Thread(target=lambda: (slow.begun.wait(), stop.request()), daemon=True).start()
+    assert stopped_after(place, service, stop, arrange=arrange, drain_seconds=0.05) < LONG / 2
+    slow.released.set()
+    place.run(service)
+    place.check(TEXTS)
+    assert service.billed == dict.fromkeys(TEXTS, 1)
+
+
 def test_a_second_signal_in_the_middle_of_the_first_stops_as_well():
     """Signals come at any moment, so also while one is heard: nothing there may wait for itself."""
     stop, lines = StopSignal(), []

@@ -229,7 +229,7 @@ class _Run:
                     log.info("%s of %s parts are as they were and stay", adopted, len(self._plan.parts))
                 manifest = await self._ask_what_is_left(inference_id, transport, lease, stop)
             else:  # readers may have something newer than what this try found when it began
-                await asyncio.to_thread(self._source.check_unchanged)
+                await self._check_source(stop)
             lease.check()  # who has been replaced shows nothing
             await self._vault.tidy_quarantine(manifest)
             await _remember(self._vault, self._options)
@@ -304,7 +304,7 @@ class _Run:
         jobs = (feeder.run(left), sender.run(), writer.run(left))
         await self._together(sender, [asyncio.create_task(job) for job in jobs], stop)
         await _unless_stopped(self._outwards(self._report, self._progress(sender)), stop)
-        await _unless_stopped(asyncio.to_thread(self._source.check_unchanged), stop)
+        await self._check_source(stop)
         await _unless_stopped(self._ask_airflow(), stop)
         lease.check()
         segments = await vault.journal.segments()
@@ -316,6 +316,10 @@ class _Run:
         await vault.journal.drop([one for one in segments if one in seen or vault.journal.wrote(one)], lease)
         await lease.forget_earlier()
         return manifest
+
+    async def _check_source(self, stop: StopSignal) -> None:
+        """A listing that hangs is left behind, in a thread of its own."""
+        await _unless_stopped(_in_thread(self._source.check_unchanged, self._options.drain_seconds), stop)
 
     async def _ask_airflow(self) -> None:
         """Return when this try still counts. Commits are rare and outages short: it is worth half a minute to know."""

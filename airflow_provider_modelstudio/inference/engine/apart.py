@@ -28,8 +28,8 @@ COLLECT_EVERY = 10_000
 
 
 STORE_THREADS = 32
-"""Calls to a store at a time. Python's own choice is four more than there are cores: a few answers on their way to a store
-in trouble would keep the lease from being renewed.
+"""That wait for a store. Python's own choice is four more than there are cores: a few answers on their way to a store in
+trouble would leave none to renew the lease.
 """
 
 

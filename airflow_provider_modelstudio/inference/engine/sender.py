@@ -22,6 +22,7 @@ from airflow_provider_modelstudio.inference.errors import (
     BudgetError,
     OutageError,
     RequestError,
+    RowsRefusedError,
 )
 from airflow_provider_modelstudio.inference.governor import Governor
 from airflow_provider_modelstudio.inference.plan import Packer
@@ -197,8 +198,12 @@ class Sender:
 
     def _with(self, batch: Batch, times: int = 1) -> Spent:
         """What will be spent when this was sent, so many times, and answered as requests are on average."""
-        average = -(-self.spent.written // max(self._answers, 1))
-        return self.spent.plus(Spent(times, times * batch.tokens, times * average))
+        return self.spent.plus(Spent(times, times * batch.tokens, times * self._written_on_average))
+
+    @property
+    def _written_on_average(self) -> int:
+        """Tokens that a model wrote for a request."""
+        return -(-self.spent.written // max(self._answers, 1))
 
     async def _count_ahead(self, batch: Batch) -> None:
         """See to it that the next request is counted before it is sent: if we are killed, those ahead are counted, too."""
@@ -274,6 +279,7 @@ class Sender:
             late = list(self._asking)
             if late:
                 log.warning("%s requests were given up, and may have been paid for", len(late))
+                self.spent = self.spent.plus(Spent(written=len(late) * self._written_on_average))
             for asking in late:
                 asking.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -306,10 +312,14 @@ class Sender:
                 columns = self._windows.pin(decoded.columns)
                 if columns is not decoded.columns:
                     decoded = replace(decoded, columns=columns)
-                if decoded.unfit and batch.unfit is None:
-                    await self._ask_once_more(batch, decoded)
-                else:
-                    await self._keep(batch, decoded)
+                try:
+                    if decoded.unfit and batch.unfit is None:
+                        await self._ask_once_more(batch, decoded)
+                    else:
+                        await self._keep(batch, decoded)
+                except RowsRefusedError:  # one of these ends the run; what is known of others was paid for, too
+                    await self._blame_rows()
+                    raise
                 await self._blame_rows()  # after what was paid for is kept: it may end the run
                 # A model wrote more than was foreseen; the answer itself was kept first.
                 if not self._vault.meter.covers(self.spent):
@@ -420,8 +430,9 @@ class Sender:
 
     async def _blame_rows(self) -> None:
         """The endpoint gives good answers, or nobody is left to tell: then it is the rows."""
-        while self._doubtful:
-            await self._mark(*self._doubtful.pop())
+        doubtful, self._doubtful = self._doubtful, []
+        # Side by side, so that all reasons are written down before one of them ends the run.
+        await asyncio.gather(*(self._mark(batch, reason) for batch, reason in doubtful))
 
     async def _mark(self, batch: Batch, reason: str) -> None:
         """Write down for good why a row, or rows that only mean something together, have no answer."""

@@ -100,7 +100,7 @@ class Writer:
 
     def _discard(self) -> None:
         for drop in (*(writer.discard for writer in self._unsealed), *(keys.unlink for keys in self._keys)):
-            with contextlib.suppress(OSError):  # gone, or on a disk of which the run tells already
+            with contextlib.suppress(Exception):  # gone, or of a run that tells already what went wrong
                 drop()
 
     async def _write(self, part: Part) -> tuple[PartWriter, PartWriter | None, Path, Counts]:
@@ -118,7 +118,7 @@ class Writer:
             counts.add(window.counts)
             self._check_errors()
             if self._sealing is not None and self._sealing.done():
-                self._sealing.result()  # a part that cannot be kept ends the run now, not when the next one is full
+                self._sealing.result()  # a part that cannot be kept ends the run before the next one is full
             at += window.rows
             if at >= part.end_row:
                 apart, self._open, self._apart = self._apart, None, None

@@ -26,7 +26,7 @@ EXACT = ".exact"
 
 
 class Meter:
-    """What one run has spent, below its folder ``spent``: an object for each try, and one more for its exact sum.
+    """What one run has spent, below its folder ``spent``: an object for each try, and one more for its sum in the end.
 
     The sum is an object of its own, since a write that was given up may land after all that came later.
     """
