@@ -266,7 +266,7 @@ MUTANTS = (
     Mutant("one that wakes up shows an older version", PUBLICATION, "while (newest := (await self._orders())[-1]) != done:", "while (newest := mine) != done:", PUBLISHING),
     Mutant("an attempt comes before one that published", LEASE, "seen = [*await self._epochs(), *await self._names(ORDERS)]", "seen = await self._epochs()", WAKING),
     Mutant("one that wakes up leaves a record of nothing", PUBLICATION, "                if newest == (await self._orders())[-1]:\n                    raise\n", "                raise\n", PUBLISHING),
-    Mutant("a run that waited shows what is older", ENGINE_ROOM, "                await asyncio.to_thread(self._source.check_unchanged)\n            lease.check()", "                pass\n            lease.check()", WAKING),
+    Mutant("a run that waited shows what is older", ENGINE_ROOM, "                await self._check_source(stop)\n            lease.check()", "                pass\n            lease.check()", WAKING),
     Mutant("a commit without parts is believed", ENGINE_ROOM, "            if manifest is None or not await self._vault.can_show(manifest):\n", "            if manifest is None:\n", WAKING),
     Mutant("a seal without its part is believed", VAULT, "if run_key is not None or seal.key in there}", "if True}", ("tests/inference/test_vault.py",)),
     Mutant("a seal without its part stays", VAULT, "            if first.key not in await self.parts_there(self.plan.run_key):  # see :meth:`can_show`\n", "            if False:\n", ("tests/inference/test_vault.py",)),
@@ -287,7 +287,7 @@ MUTANTS = (
     Mutant("a finished part is read in the loop", RECALL, "await asyncio.get_running_loop().run_in_executor(self._thread, reader.group, group)", "reader.group(group)", STOPPING),
     Mutant("a survey hears no stop", SURVEY, "        if stopped():", "        if False:", STOPPING),
     Mutant("a survey that hangs is waited for", ENGINE_ROOM, "await _unless_stopped(looking, stop)", "await looking", STOPPING),
-    Mutant("a source that changes is not noticed", ENGINE_ROOM, "        await asyncio.to_thread(self._source.check_unchanged)\n", "", PLACES),
+    Mutant("a source that changes is not noticed", ENGINE_ROOM, "await _unless_stopped(self._outwards(self._report, self._progress(sender)), stop)\n        await self._check_source(stop)\n", "await _unless_stopped(self._outwards(self._report, self._progress(sender)), stop)\n", PLACES),
     # Money.
     Mutant("a guard does not stop a run", SENDER, "        if refusal is not None:", "        if False:", LEASES),
     Mutant("a guard does not refuse a run", ENGINE_ROOM, "        if refusal is not None:", "        if False:", OPERATORS),
