@@ -153,11 +153,10 @@ class SimulatedStorage:
 
         if prefix.endswith("/journal") and not self.me.replayed_at:
             self.me.replayed_at = asyncio.get_running_loop().time()
-            spender = self.world.spender
-            if (
-                spender is None or spender.epoch < self.me.epoch
-            ):  # one that was frozen since its claim reads, and sends nothing
-                self.world.spender = self.me
+            world = self.world
+            # One that was frozen since its claim reads, and sends nothing; the spender itself may have claimed again.
+            if world.spent_under < self.me.epoch:
+                world.spender, world.spent_under = self.me, self.me.epoch
         return await self._do(names)
 
     async def delete(self, *keys):

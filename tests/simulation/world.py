@@ -84,6 +84,8 @@ class World:
         self.counters = Counter()
         self.spender: Try | None = None
         """The try that read the journal last: the only one that may send."""
+        self.spent_under = ""
+        """Its epoch then."""
         self.over = False
         """The dead may be buried."""
         self.flaky = self.dice.choice([0.0, 0.0, 0.02, 0.1])
