@@ -499,7 +499,7 @@ MUTANTS = (
     Mutant("rows are blamed before the answer is kept", SENDER, "                self._took(batch)\n", "                self._took(batch)\n                await self._blame_rows()\n", ENGINE),
     Mutant("the end of a run is deaf", ENGINE_ROOM, "await _unless_stopped(self._outwards(self._report, self._progress(sender)), stop)", "await self._outwards(self._report, self._progress(sender))", STOPPING),
     Mutant("a last look at the source is deaf", ENGINE_ROOM, "await _unless_stopped(_in_thread(self._source.check_unchanged, self._options.drain_seconds), stop)", "await asyncio.to_thread(self._source.check_unchanged)", STOPPING),
-    Mutant("a reason is lost with the row before it", SENDER, "await asyncio.gather(*(self._mark(batch, reason) for batch, reason in doubtful))", "for batch, reason in doubtful:\n            await self._mark(batch, reason)", ENGINE),
+    Mutant("a reason is lost with the row before it", SENDER, "        for outcome in await asyncio.gather(*marking, return_exceptions=True):\n            if isinstance(outcome, BaseException):\n                raise outcome\n", "        for one in marking:\n            await one\n", ENGINE),
     Mutant("reasons are lost with a row of the answer that tells them", SENDER, "                    await self._blame_rows()\n                    raise\n", "                    raise\n", ENGINE),
     Mutant("what a stop gave up was not written", SENDER, "self.spent = self.spent.plus(Spent(written=len(late) * self._written_on_average))", "pass", LEASES),
     Mutant("stores have few threads", APART, "ThreadPoolExecutor(STORE_THREADS, ", "ThreadPoolExecutor(6, ", STOPPING),

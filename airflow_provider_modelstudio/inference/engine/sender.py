@@ -432,7 +432,10 @@ class Sender:
         """The endpoint gives good answers, or nobody is left to tell: then it is the rows."""
         doubtful, self._doubtful = self._doubtful, []
         # Side by side, so that all reasons are written down before one of them ends the run.
-        await asyncio.gather(*(self._mark(batch, reason) for batch, reason in doubtful))
+        marking = (self._mark(batch, reason) for batch, reason in doubtful)
+        for outcome in await asyncio.gather(*marking, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _mark(self, batch: Batch, reason: str) -> None:
         """Write down for good why a row, or rows that only mean something together, have no answer."""

@@ -56,9 +56,7 @@ TIMEOUT_SHARE: Final = 0.3  # of the service's own timeout that requests may tak
 LONG_CALL: Final = 0.1  # of the service's own timeout
 CLOSE_CALL: Final = 0.5  # of it
 OWN_QUEUE: Final = 1.5  # … unless they take that long anyway
-SPREAD: Final = (
-    1.5  # requests may go so many times as fast as they are answered on average; Linux paces TCP at 1.2 to 2
-)
+SPREAD: Final = 1.5  # times the rate of answers at which requests may go; Linux paces TCP at 1.2 to 2
 LONGEST_STEP: Final = 0.002  # seconds from one to the next, or less; who has an answer is done with it sooner
 TOGETHER: Final = 0.008  # seconds of steps that go at once: a little company saves wake-ups and writes
 LATENCY_FLOOR: Final = 0.2  # seconds; below, noise of loops and networks rules

@@ -64,7 +64,7 @@ class Meter:
             self._allowed = most
 
     async def settle(self, spent: Spent) -> None:
-        """Write down that it was exactly so much: nothing will follow."""
+        """Write down that it was just so much, as far as this try knows: nothing will follow."""
         self._allowed = Spent()
         if self._touched:
             # What is there is enough, and never too little.
